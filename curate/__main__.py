@@ -1,0 +1,5 @@
+"""`python -m curate` is the same as `curate`."""
+
+from curate.cli import main
+
+main()

@@ -1,0 +1,77 @@
+"""The Python side of the command line: run a pipeline, and hold its result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curate import config, pipeline
+from curate.config import Pipeline
+from curate.errors import ConfigError
+from curate.manifest import dataset
+from curate.reports.frames import weights
+from curate.reports.progress import Observer
+from curate.storage.paths import RunPaths
+
+if TYPE_CHECKING:
+    import datasets
+    import polars as pl
+
+__all__ = ["Pipeline", "Run", "run"]
+
+
+class Run:
+    """A finished run directory."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open a run directory. Raises ConfigError if it holds no finished run."""
+        self.path = Path(path)
+        if dataset.load(self.path) is None:
+            raise ConfigError(str(path), "no manifest", "a finished run", "Finish it with `curate run`.")
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return RunPaths(self.path).report
+
+    def dataset(self) -> datasets.Dataset:
+        """The rows written, as a `datasets.Dataset` with their weight column."""
+        import datasets
+
+        files = sorted((RunPaths(self.path).dataset / "data").glob("*.parquet"))
+        return datasets.Dataset.from_parquet([*files])  # pyright: ignore[reportReturnType]
+
+    def weights(self) -> pl.DataFrame:
+        """One row a sample of the pool: shard, row, weight (null where it was set aside)."""
+        return weights(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+
+def run(
+    source: str | Path | Pipeline | dict[str, Any],
+    run_dir: str | Path | None = None,
+    *,
+    overrides: list[str] | None = None,
+    observer: Observer | None = None,
+    allow_environment_change: bool = False,
+) -> Run:
+    """Run a pipeline, or continue it where it stopped.
+
+    Args:
+        source: a pipeline file, a `Pipeline`, or its content as a dict.
+        run_dir: where the run lies; `runs/<name of the file>` by default.
+        overrides: `a.b=value` items, for a file.
+        observer: hears about progress.
+        allow_environment_change: resume under other library versions, giving up byte identity.
+
+    Raises:
+        CurateError: of the kind that says what went wrong.
+    """
+    if isinstance(source, str | Path):
+        job, name = config.load(Path(source), overrides), Path(source).stem
+    else:
+        job, name = source if isinstance(source, Pipeline) else config.validate(source), "run"
+    path = Path(run_dir) if run_dir is not None else Path("runs") / name
+    return Run(pipeline.run(job, path, observer=observer, allow_environment_change=allow_environment_change))

@@ -1,0 +1,248 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from curate.errors import ConfigError, CurateError
+from curate.reports.figures import amount, size
+from curate.reports.progress import duration
+from curate.reports.terminal import escape
+
+app = typer.Typer(
+    help="Learn how much each training example should count, and get an ordinary sharded dataset.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+out = Console(highlight=False, soft_wrap=True)
+
+File = Annotated[Path, typer.Argument(metavar="FILE.yaml", help="Pipeline file.")]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, such as runs/quickstart.")]
+Into = Annotated[Path | None, typer.Option("--run-dir", help="Run directory; runs/<name of the file> by default.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="a.b=c", help="Replace one key of the file; repeatable.")
+]
+Environment = Annotated[
+    bool,
+    typer.Option("--allow-environment-change", help="Resume under other library versions; gives up byte identity."),
+]
+
+
+@app.command()
+def run(file: File, run_dir: Into = None, overrides: Set = None, allow_environment_change: Environment = False) -> None:
+    """Run the whole flow; run again to resume."""
+    from curate import config, pipeline
+    from curate.reports.progress import observer
+
+    where = run_dir or Path("runs") / file.stem
+    job = config.load(file, overrides)
+    pipeline.run(job, where, observer=observer(sys.stderr), allow_environment_change=allow_environment_change)
+    out.print(f"dataset  {where / 'dataset'}\nreport   {where / 'report.html'}", markup=False)
+
+
+@app.command()
+def plan(file: File, run_dir: Into = None, overrides: Set = None) -> None:
+    """Stages, rows, tokens, estimated time, memory and disk; runs nothing."""
+    from curate import config
+    from curate import plan as plans
+
+    where = run_dir or Path("runs") / file.stem
+    estimate = plans.plan(config.load(file, overrides), where)
+    table = _table("stage", "tasks", "rows", "tokens", "time", "memory a worker", "disk")
+    for stage in estimate.stages:
+        table.add_row(
+            stage.stage, amount(stage.tasks), amount(stage.rows), amount(stage.tokens), duration(stage.seconds),
+            size(stage.memory), size(stage.disk),
+        )  # fmt: skip
+    out.print(table)
+    out.print(
+        f"{amount(estimate.rows)} rows in {estimate.shards} shards, proxy of {amount(estimate.parameters)} parameters, "
+        f"{estimate.workers} workers of {estimate.speed / 1e9:.0f} GFLOP/s\n"
+        f"about {duration(estimate.seconds)}, {size(estimate.disk)} of {size(estimate.disk_free)} free disk"
+    )
+
+
+@app.command()
+def weigh(
+    source: RunDir,
+    target: Annotated[Path | None, typer.Option(help="Another target file, with the columns of the first.")] = None,
+    method: Annotated[str | None, typer.Option(help="Another method; `curate methods` lists them.")] = None,
+    run_dir: Into = None,
+    overrides: Set = None,
+) -> None:
+    """New weights from an existing run's features, without a gradient pass over the pool."""
+    from curate import again, pipeline
+    from curate.reports.progress import observer
+
+    job = again.derive(source, target=target, method=method, overrides=overrides or [])
+    where = run_dir or again.directory(source, target=target, method=method)
+    again.seed(source, where, job)
+    pipeline.run(job, where, observer=observer(sys.stderr))
+    out.print(f"dataset  {where / 'dataset'}\nreport   {where / 'report.html'}", markup=False)
+
+
+@app.command()
+def status(source: RunDir) -> None:
+    """Progress of a run, stage by stage."""
+    from curate.reports import status as statuses
+
+    found = statuses.status(source)
+    table = _table("stage", "done", "of", "rows", "dropped", "time")
+    for line in found.stages:
+        seconds = "" if line.seconds is None else duration(line.seconds)
+        table.add_row(
+            line.stage, amount(line.done), amount(line.total), amount(line.rows), amount(line.dropped), seconds
+        )
+    out.print(table)
+    out.print("finished: the dataset is whole" if found.finished else "running" if found.running else
+              "stopped: run the same `curate run` again to continue")  # fmt: skip
+
+
+@app.command()
+def verify(source: RunDir) -> None:
+    """Re-hash everything a run committed; one line a problem, exit code 5 if there is any."""
+    from curate.manifest.verify import verify as find_problems
+
+    parts = 0
+
+    def count(checked: int) -> None:
+        nonlocal parts
+        parts += checked
+
+    problems = find_problems(source, progress=count)
+    for line in problems:
+        out.print(escape(line, 400), markup=False)
+    if problems:
+        raise typer.Exit(5)
+    out.print(f"ok: {amount(parts)} parts have the bytes that were committed")
+
+
+@app.command()
+def inspect(
+    source: RunDir,
+    top: Annotated[int | None, typer.Option(min=1, help="The N heaviest samples.")] = None,
+    bottom: Annotated[int | None, typer.Option(min=1, help="The N lightest samples.")] = None,
+    row: Annotated[str | None, typer.Option(metavar="ID", help="One sample, as shard:row.")] = None,
+) -> None:
+    """Samples with their weights, and why."""
+    from curate import inspection
+
+    if row is not None:
+        _print_sample(inspection.sample(source, row))
+        return
+    if bottom is None or top is not None:
+        _print_samples("heaviest", inspection.heaviest(source, top or 10))
+    if bottom is not None:
+        _print_samples("lightest", inspection.lightest(source, bottom))
+
+
+@app.command()
+def report(source: RunDir) -> None:
+    """Write report.html anew from what is committed."""
+    from curate.outcome import write_report
+
+    out.print(str(write_report(source)), markup=False)
+
+
+@app.command()
+def methods() -> None:
+    """Methods with their papers and what they need."""
+    from curate.registry import METHODS
+
+    table = _table("method", "needs", "paper", "what a weight means")
+    for entry in METHODS.values():
+        table.add_row(entry.name, entry.reads, entry.paper, entry.summary)
+    out.print(table)
+
+
+@app.command()
+def schema() -> None:
+    """JSON schema of the pipeline file."""
+    from curate import config
+
+    typer.echo(json.dumps(config.schema(), indent=2))
+
+
+@app.command()
+def doctor(directory: Annotated[Path, typer.Argument(help="Where runs will be written.")] = Path()) -> None:
+    """Check this environment: versions, devices, memory, and whether the disk keeps its promises."""
+    from curate.doctor import checkup
+
+    table = _table("", "what", "found")
+    findings = checkup(directory)
+    for finding in findings:
+        table.add_row("ok" if finding.good else "!!", finding.what, finding.found)
+    out.print(table)
+    if not all(finding.good for finding in findings):
+        raise typer.Exit(6)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place == 0 or columns[0] in ("", "method") else "right")
+    return table
+
+
+def _print_samples(title: str, samples: list[Any]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
+    for column in ("id", "weight", "loss", "tokens", "columns"):
+        table.add_column(column, justify="left" if column in ("id", "columns") else "right", no_wrap=True)
+    for sample in samples:
+        values = "  ".join(escape(str(value), 60) for value in sample.row.values() if isinstance(value, str))
+        loss = "" if sample.loss is None else f"{sample.loss:.2f}"
+        count = "" if sample.tokens is None else str(sample.tokens)
+        table.add_row(sample.id, f"{sample.weight:.3f}", loss, count, Text(values))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _print_sample(sample: Any) -> None:
+    rank = f"{sample.weight:.6g}, number {sample.rank} of {sample.samples}" if sample.rank else f"none: {sample.reason}"
+    facts: dict[str, Any] = {"id": sample.id, "weight": rank}
+    if sample.loss is not None:
+        facts |= {"loss": f"{sample.loss:.4f} nats a token", "tokens": sample.tokens}
+        facts["gradient"] = f"{sample.norm:.4g} long"
+    for name, value in {**facts, **sample.row}.items():
+        out.print(f"{escape(name, 40):<12} {escape(str(value), 2000)}", markup=False)
+
+
+def _is_usage(error: Exception) -> bool:
+    """Whether this is typer's own message about the command line."""
+    return hasattr(error, "format_message")
+
+
+def main() -> None:
+    """Run the command line; the exit code says what went wrong.
+
+    0 done, 2 config, 3 data, 4 model, 5 integrity, 6 resource, 7 publish, 130 interrupted.
+    """
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = app(arguments, prog_name="curate", standalone_mode=False)
+    except CurateError as error:
+        if debug:
+            raise
+        typer.echo(escape(str(error), 4000), err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo(f"stopped; resume with: curate {' '.join(sys.argv[1:])}", err=True)
+        sys.exit(130)
+    except Exception as error:
+        if debug or not _is_usage(error):
+            raise
+        typer.echo(f"{ConfigError.__name__}: {error.format_message()}", err=True)  # pyright: ignore[reportAttributeAccessIssue]
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)

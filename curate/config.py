@@ -1,0 +1,303 @@
+"""The pipeline file: composition of the components' configs, loaded strictly, with the line in every message."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from functools import cache, reduce
+from operator import or_
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from curate.errors import ConfigError
+from curate.executors.base import ClusterConfig
+from curate.features.base import FeaturesConfig
+from curate.models.base import ModelConfig
+from curate.registry import METHODS
+from curate.sinks.base import OutputConfig
+from curate.sources.base import PoolConfig, TargetConfig
+from curate.types import Section
+
+MAX_BYTES = 1 << 20
+Key = tuple[str | int, ...]
+MethodConfig = Annotated[
+    reduce(or_, [entry.method().Config for entry in METHODS.values()]), Field(discriminator="name")
+]
+
+
+class ReportConfig(Section):
+    """What report.html shows."""
+
+    columns: list[str] = Field(default_factory=list)
+    """Columns of the pool to group weights by, such as a domain; no method ever sees them."""
+    show_text: bool = False
+    """Show excerpts of samples; off by default, since a report is often passed on."""
+
+
+class Pipeline(Section):
+    """One curation job: a pool, a target, a proxy, a method, an output."""
+
+    seed: int = 0
+    """Seed of everything random."""
+    pool: PoolConfig
+    """The candidate training data."""
+    target: TargetConfig | list[TargetConfig] | None = None
+    """The small trusted set that says what good means; a list of named targets is allowed."""
+    model: ModelConfig | None = None
+    """The proxy, whose gradients are used."""
+    features: FeaturesConfig = Field(default_factory=FeaturesConfig)
+    """What is stored of every sample."""
+    method: MethodConfig  # pyright: ignore[reportInvalidTypeForm]
+    """The algorithm that learns the weights."""
+    output: OutputConfig = Field(default_factory=OutputConfig)
+    """What the dataset looks like."""
+    cluster: ClusterConfig = Field(default_factory=ClusterConfig)
+    """Where tasks run."""
+    report: ReportConfig = Field(default_factory=ReportConfig)
+    """What report.html shows."""
+
+    @property
+    def targets(self) -> list[TargetConfig]:
+        """The targets as a list."""
+        return self.target if isinstance(self.target, list) else [self.target] if self.target else []
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether the method needs features, and with them a model and a target."""
+        return METHODS[self.method.name].reads != "nothing"
+
+    @model_validator(mode="after")
+    def _whole(self) -> Pipeline:
+        if self.reads_features and self.model is None:
+            raise ValueError(f"method {self.method.name} reads gradients: a `model` section is needed")
+        if self.reads_features and not self.targets:
+            raise ValueError(f"method {self.method.name} reads gradients: a `target` section is needed")
+        if self.output.tokens is not None and self.model is None:
+            raise ValueError("output.tokens counts tokens: a `model` section with a tokenizer is needed")
+        if len({target.name for target in self.targets}) < len(self.targets):
+            raise ValueError("two targets have the same name")
+        adam = self.reads_features and self.features.optimizer == "adam"
+        if adam and (self.model is None or self.model.warmup is None):
+            raise ValueError("features.optimizer: adam needs the moments of a warm-up: add model.warmup")
+        return self
+
+
+def load(file: Path, overrides: list[str] | None = None) -> Pipeline:
+    """Read a pipeline file.
+
+    Args:
+        file: YAML file.
+        overrides: `a.b=value` items that replace or add keys, the value being YAML.
+
+    Raises:
+        ConfigError: with file, line and key, a did-you-mean for unknown keys.
+    """
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(str(file), error.strerror or "unreadable", "a pipeline file", "Check the path.") from error
+    if len(text) > MAX_BYTES:
+        raise ConfigError(str(file), f"{len(text)} bytes", f"at most {MAX_BYTES}", "A pipeline file is a page of YAML.")
+    content, lines = parse(text, str(file))
+    for item in overrides or []:
+        override(content, item)
+    return validate(content, lambda key: f"{file}:{_line(lines, key)}")
+
+
+def validate(content: dict[str, Any], where: Any = lambda key: "config") -> Pipeline:
+    """Build the pipeline from plain data. Raises ConfigError for the first thing that is wrong."""
+    try:
+        return Pipeline.model_validate(content)
+    except ValidationError as error:
+        raise _explain(error, content, where) from error
+
+
+def to_dict(pipeline: Pipeline) -> dict[str, Any]:
+    """The resolved config as plain JSON data."""
+    return pipeline.model_dump(mode="json")
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of the pipeline file."""
+    return Pipeline.model_json_schema()
+
+
+def parse(text: bytes, name: str) -> tuple[dict[str, Any], dict[Key, int]]:
+    """Parse YAML without tags, aliases or duplicate keys, and note the line of every key.
+
+    Returns:
+        The content, and key path → line.
+    """
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(
+            f"{name}{line}",
+            str(getattr(error, "problem", None) or error),
+            "plain YAML",
+            "Check indentation and quotes.",
+        ) from error
+    lines: dict[Key, int] = {}
+    content = _construct(node, (), lines, name) if node else {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{name}:1", type(content).__name__, "a mapping of sections", "Begin with `pool:`.")
+    return content, lines
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-3 is a float, and yes, no, dates and sexagesimals are what they look like: text."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 - PyYAML's own protocol
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse aliases: 300 bytes of them can describe a billion leaves."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="an alias (*name)", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+_NUMBER = r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|\.inf|\.nan)"
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][0-9_]*$"), list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"^{_NUMBER}$"), list("-+0123456789."))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tfTF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|)$"), ["~", "n", ""])
+
+
+def _construct(node: Any, key: Key, lines: dict[Key, int], name: str) -> Any:
+    if node.start_mark is not None and key not in lines:
+        lines[key] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, key, lines, name)
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(item, (*key, place), lines, name) for place, item in enumerate(node.value)]
+    return _scalar(node, name)
+
+
+def _mapping(node: Any, key: Key, lines: dict[Key, int], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        field, line = str(key_node.value), key_node.start_mark.line + 1
+        if field in found:
+            first = lines[(*key, field)]
+            raise ConfigError(
+                f"{name}:{line}: {_dotted((*key, field))}",
+                f"the key again (first in line {first})",
+                "each key once",
+                "Remove one.",
+            )
+        lines[(*key, field)] = line
+        found[field] = _construct(value_node, (*key, field), lines, name)
+    return found
+
+
+def _scalar(node: Any, name: str) -> Any:
+    constructor = yaml.constructor.SafeConstructor()
+    tag = node.tag.removeprefix("tag:yaml.org,2002:")
+    makers = {
+        "str": lambda: node.value,
+        "int": lambda: int(node.value.replace("_", "")),
+        "float": lambda: constructor.construct_yaml_float(node),
+        "bool": lambda: node.value.lower() == "true",
+        "null": lambda: None,
+    }
+    if tag not in makers:
+        raise ConfigError(
+            f"{name}:{node.start_mark.line + 1}",
+            f"the tag {node.tag}",
+            "plain values",
+            "A pipeline file cannot name code.",
+        )
+    return makers[tag]()
+
+
+def override(content: dict[str, Any], item: str) -> None:
+    """Replace or add one key by an `a.b=value` item, the value being YAML. Raises ConfigError."""
+    key, equals, value = item.partition("=")
+    if not equals or not all(re.fullmatch(r"\w+", part) for part in key.split(".")):
+        raise ConfigError(f"--set {item}", "no key=value", "a.b=value", "Write, for example, --set output.keep=0.3.")
+    parsed, _ = parse(f"value: {value}".encode(), f"--set {item}")
+    place = content
+    *parents, last = key.split(".")
+    for parent in parents:
+        if not isinstance(place.setdefault(parent, {}), dict):
+            raise ConfigError(f"--set {item}", f"{parent}, which is not a section", "a section", "Check the key.")
+        place = place[parent]
+    place[last] = parsed["value"]
+
+
+def _explain(error: ValidationError, content: dict[str, Any], where: Any) -> ConfigError:
+    first = error.errors()[0]
+    key = _real_key(first["loc"], content)
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(key[-1]), _siblings(error, first), n=1, cutoff=0.5)
+        fix = f"Did you mean `{close[0]}`?" if close else f"Known keys: {', '.join(sorted(_siblings(error, first)))}."
+        return ConfigError(f"{where(key)}: {_dotted(key)}", "an unknown key", "a key of this section", fix)
+    if first["type"] == "missing":
+        return ConfigError(f"{where(key[:-1])}: {_dotted(key)}", "nothing", "a value", "Add it.")
+    if first["type"].startswith("union_tag"):
+        key = (*key, "name")
+        given = (first.get("ctx") or {}).get("tag")
+        close = difflib.get_close_matches(str(given), list(METHODS), n=1)
+        fix = f"Did you mean `{close[0]}`?" if close else "`curate methods` lists them."
+        return ConfigError(f"{where(key)}: {_dotted(key)}", repr(given), f"one of {', '.join(METHODS)}", fix)
+    message = first["msg"].removeprefix("Value error, ")
+    found = repr(first["input"]) if isinstance(first["input"], str | int | float | bool | None) else "a section"
+    return ConfigError(
+        f"{where(key)}: {_dotted(key) or 'pipeline'}", found, message[0].lower() + message[1:], "Correct the file."
+    )
+
+
+def _real_key(loc: tuple[str | int, ...], content: Any) -> Key:
+    """Drop what pydantic adds to a location (union tags, class names) and the file does not have."""
+    key: list[str | int] = []
+    place: Any = content
+    for position, part in enumerate(loc):
+        last = position == len(loc) - 1
+        if isinstance(place, dict) and (part in place or (last and isinstance(part, str))):
+            key.append(part)
+            place = place.get(part)
+        elif isinstance(place, list) and isinstance(part, int):
+            key.append(part)
+            place = place[part]
+    return tuple(key)
+
+
+def _siblings(error: ValidationError, first: Any) -> set[str]:
+    """Keys that the section with the unknown key knows."""
+    section: Any = Pipeline
+    for part in first["loc"][:-1]:
+        section = next((found for found in _sections(section, part)), section)
+    return set(section.model_fields)
+
+
+def _sections(section: Any, part: str | int) -> list[Any]:
+    if part in METHODS:
+        return [METHODS[str(part)].method().Config]
+    known = {model.__name__: model for model in _all_sections()}
+    if part in known:
+        return [known[str(part)]]
+    field = section.model_fields.get(part) if isinstance(part, str) else None
+    return [model for model in _all_sections() if field and model.__name__ in str(field.annotation)]
+
+
+@cache
+def _all_sections() -> tuple[type[Section], ...]:
+    def below(model: type[Section]) -> list[type[Section]]:
+        return [model, *(found for child in model.__subclasses__() for found in below(child))]
+
+    return tuple(sorted(set(below(Section)), key=lambda model: -len(model.__name__)))
+
+
+def _dotted(key: Key) -> str:
+    return ".".join(str(part) for part in key)
+
+
+def _line(lines: dict[Key, int], key: Key) -> int:
+    while key and key not in lines:
+        key = key[:-1]
+    return lines.get(key, 1)

@@ -1,0 +1,1 @@
+"""What a shard stores per sample."""

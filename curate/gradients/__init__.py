@@ -1,0 +1,1 @@
+"""Per-sample gradients of a model, and the small vectors they are projected to."""

@@ -1,0 +1,68 @@
+"""The `model:` part of a pipeline file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from curate.types import Section
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class LoraSettings(Section):
+    """Low-rank adapters: gradients are then taken with respect to the adapters only."""
+
+    rank: PositiveInt = 8
+    """Rank of each adapter."""
+    alpha: PositiveInt = 16
+    """Scale of the adapters: their output is multiplied by alpha / rank."""
+    targets: list[str] | None = None
+    """Layers that get an adapter, by name; by default the usual ones of the architecture, else all linears."""
+
+
+class WarmupSettings(Section):
+    """A short training of the proxy on a sample of the pool before gradients are read from it.
+
+    AdamW with a linear rise over the first 5 % of the tokens, then a cosine down to 10 % of the learning
+    rate. A proxy at random initialisation, or with fresh adapters (one half of them zero), has gradients that
+    say little.
+    """
+
+    tokens: PositiveInt = 300_000
+    """Number of tokens to train on."""
+    batch_tokens: PositiveInt = 4096
+    """Tokens in one training step, padding included."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    """Peak learning rate. The default suits a small model from scratch; LoRA wants about 1e-4, a full model 2e-5."""
+    beta1: Fraction = 0.9
+    """Decay of Adam's first moment."""
+    beta2: Fraction = 0.95
+    """Decay of Adam's second moment."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay."""
+
+
+class ModelConfig(Section):
+    """The proxy: the model whose losses and gradients are used."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """Local directory, Hub id, or GGUF file. With `from_scratch`, a directory with config.json is enough."""
+    revision: str | None = None
+    """Branch, tag or commit on the Hub; resolved once to a commit, which is recorded."""
+    tokenizer: str | None = None
+    """Local directory or Hub id of the tokenizer; by default the model's own."""
+    from_scratch: bool = False
+    """Ignore any weights and initialise at random from the configuration and the seed."""
+    max_tokens: PositiveInt = 512
+    """Longer samples are cut to this many tokens."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the weights; auto is bfloat16 on a GPU that has it, float32 otherwise."""
+    lora: LoraSettings | None = None
+    """Adapters to add, or none."""
+    warmup: WarmupSettings | None = None
+    """Training of the proxy before it is used, or none."""
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    """Attention implementation; architectures without sdpa use eager whatever is set."""

@@ -1,0 +1,38 @@
+"""Which device and number format to compute with."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import torch
+
+
+def pick_device() -> torch.device:
+    """The first CUDA device if there is one, else the CPU."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def pick_dtype(dtype: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
+    """The number format asked for; `auto` is bfloat16 on a CUDA device that has it, float32 otherwise.
+
+    CPUs get float32 because bfloat16 matrix products are slower than float32 ones on most of them.
+    """
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if dtype == "bfloat16" else torch.float32
+
+
+def pin(threads: int) -> None:
+    """Fix what a result may depend on in this process: the thread count and the choice of kernels."""
+    torch.set_num_threads(threads)
+    # Without this cuBLAS may give different sums from run to run.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Deterministic mode also fills every fresh tensor; nothing here reads one before writing it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def count_gpus() -> int:
+    """CUDA devices of this machine."""
+    return torch.cuda.device_count()

@@ -1,0 +1,177 @@
+"""Token and sample losses, without ever holding the logits of a whole batch.
+
+Chunking the cross entropy over tokens is both smaller and faster than the plain form: a chunk's logits stay
+in cache, and their gradient overwrites them in place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from curate.models.language_model import LanguageModel, check_ids
+from curate.types import Batch
+
+LOGIT_BYTES = 64 * 2**20
+
+
+def token_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    """Cross entropy of a linear output layer, computed chunk by chunk.
+
+    l_i = logsumexp_v(h_i . w_v + b_v) - (h_i . w_{y_i} + b_{y_i}), with the softmax in float32 or wider.
+    Differentiable with respect to hidden, weight and bias. While weight and bias are frozen the gradient to
+    hidden is computed in the forward pass from the same logits; otherwise the backward pass recomputes the
+    logits.
+
+    Args:
+        hidden: last hidden states, [n, d], any float type.
+        weight: output embedding, [v, d].
+        bias: output bias, [v], or None.
+        targets: index of the right token, int64 [n], each in [0, v).
+
+    Returns:
+        Losses in nats, [n], float32 (float64 for float64 inputs).
+    """
+    if not torch.is_grad_enabled() or not _any_needs_gradient(hidden, weight, bias):
+        return _forward(hidden, weight, bias, targets, gradient=None)
+    if _any_needs_gradient(weight, bias):
+        return _RecomputedCrossEntropy.apply(hidden, weight, bias, targets)  # pyright: ignore[reportReturnType]
+    return _FrozenCrossEntropy.apply(hidden, weight, bias, targets)  # pyright: ignore[reportReturnType]
+
+
+def batch_token_losses(language_model: LanguageModel, batch: Batch) -> Tensor:
+    """Loss of predicting each token of a batch from the tokens before it.
+
+    Args:
+        language_model: model to evaluate, on any device.
+        batch: right-padded rows [b, t]; labels are aligned with ids.
+
+    Returns:
+        [b, t], in nats, on the model's device: entry (i, j) is the loss of token j of row i, and 0 where the
+        label is -100 and for the first token, which nothing predicts.
+
+    Raises:
+        ModelError: a token id is not in the model's vocabulary.
+    """
+    check_ids(
+        batch.ids,
+        language_model.vocab,
+        where=f"batch of rows {min(batch.rows)} to {max(batch.rows)} of a shard",
+    )
+    device = language_model.device
+    labels = batch.labels[:, 1:]
+    # Prompt and padding cost nothing: only labelled positions meet the output layer. Found where the batch lives (the
+    # CPU), so that no accelerator has to be waited for.
+    places = (labels != -100).reshape(-1).nonzero().squeeze(1)
+    targets = labels.reshape(-1)[places].to(device)
+    places = places.to(device)
+    losses = _labelled_losses(language_model, batch, places, targets)
+    flat = losses.new_zeros(labels.numel()).index_put((places,), losses)
+    return functional.pad(flat.view(labels.shape), (1, 0))
+
+
+def sample_losses(language_model: LanguageModel, batch: Batch) -> Tensor:
+    """Mean token loss of each sample, [b], in nats; 0 for a sample without a labelled token.
+
+    Each sample's mean is over its own labelled tokens, so neither its loss nor its gradient depends on its
+    batch mates.
+    """
+    counts = (batch.labels[:, 1:] != -100).sum(1).clamp(min=1).to(language_model.device)
+    return batch_token_losses(language_model, batch).sum(1) / counts
+
+
+def _labelled_losses(language_model: LanguageModel, batch: Batch, places: Tensor, targets: Tensor) -> Tensor:
+    """Losses [n] of the labelled positions; `places` index the flattened [b, t - 1] grid of predicting positions."""
+    inputs = {
+        "input_ids": batch.ids.to(language_model.device),
+        "attention_mask": batch.attention.to(language_model.device),
+        "use_cache": False,
+    }
+    if language_model.head is None:
+        logits = language_model.causal(**inputs).logits[:, :-1].flatten(0, 1)[places]
+        return functional.cross_entropy(logits.to(_wide(logits.dtype)), targets, reduction="none")
+    hidden = language_model.decoder(**inputs).last_hidden_state[:, :-1].flatten(0, 1)[places]
+    return token_losses(hidden, language_model.head.weight, language_model.head.bias, targets)
+
+
+def _any_needs_gradient(*tensors: Tensor | None) -> bool:
+    return any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _spans(tokens: int, vocabulary: int) -> list[slice]:
+    """Cuts of the token axis such that one chunk of float32 logits takes about LOGIT_BYTES."""
+    rows = max(1, LOGIT_BYTES // (4 * vocabulary))
+    return [slice(start, min(start + rows, tokens)) for start in range(0, tokens, rows)]
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return functional.linear(hidden, weight, bias).to(_wide(hidden.dtype))
+
+
+def _logit_gradient(logits: Tensor, lse: Tensor, targets: Tensor) -> Tensor:
+    """softmax(logits) - onehot(targets), in the memory of `logits`."""
+    probabilities = logits.sub_(lse[:, None]).exp_()
+    return probabilities.scatter_add_(1, targets[:, None], -torch.ones_like(lse)[:, None])
+
+
+def _forward(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, gradient: Tensor | None
+) -> Tensor:
+    """Losses [n]; fills `gradient` [n, d] with dl_i/dh_i if it is given."""
+    losses = hidden.new_empty(len(targets), dtype=_wide(hidden.dtype))
+    for span in _spans(len(targets), len(weight)):
+        logits = _logits(hidden[span], weight, bias)
+        lse = logits.logsumexp(1)
+        losses[span] = lse - logits.gather(1, targets[span, None]).squeeze(1)
+        if gradient is not None:
+            gradient[span] = _logit_gradient(logits, lse, targets[span]).to(weight.dtype) @ weight
+    return losses
+
+
+class _FrozenCrossEntropy(torch.autograd.Function):
+    """Output layer frozen: dl_i/dh_i is known after the forward pass, backward only scales its rows."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+        gradient = torch.empty_like(hidden)
+        losses = _forward(hidden, weight, bias, targets, gradient=gradient)
+        ctx.save_for_backward(gradient)
+        return losses
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore
+        (gradient,) = ctx.saved_tensors
+        return (gradient * upstream[:, None]).to(gradient.dtype), None, None, None
+
+
+class _RecomputedCrossEntropy(torch.autograd.Function):
+    """Output layer trained: its gradient needs the upstream factor, so backward repeats the logits chunk by chunk."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        return _forward(hidden, weight, bias, targets, gradient=None)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:  # pyright: ignore
+        hidden, weight, bias, targets = ctx.saved_tensors
+        to_hidden = torch.empty_like(hidden)
+        to_weight = torch.zeros_like(weight, dtype=_wide(weight.dtype))
+        to_bias = None if bias is None else torch.zeros_like(bias, dtype=_wide(bias.dtype))
+        for span in _spans(len(targets), len(weight)):
+            logits = _logits(hidden[span], weight, bias)
+            pull = _logit_gradient(logits, logits.logsumexp(1), targets[span]).mul_(upstream[span, None])
+            to_hidden[span] = pull.to(weight.dtype) @ weight
+            to_weight.addmm_(pull.T, hidden[span].to(pull.dtype))
+            if to_bias is not None:
+                to_bias += pull.sum(0)
+        return to_hidden, to_weight, to_bias, None  # autograd rounds them to their inputs' types

@@ -1,0 +1,170 @@
+"""Warm-up: a short training of the proxy, so that its gradients mean something."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from curate.errors import ModelError
+from curate.models.base import WarmupSettings
+from curate.models.language_model import LanguageModel
+from curate.models.losses import sample_losses
+from curate.types import Batch
+
+RISE = 0.05
+FLOOR = 0.1
+CLIP_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class Moments:
+    """AdamW's state of one parameter, shaped like the parameter, float32.
+
+    Attributes:
+        exp_avg: running mean m of the gradient.
+        exp_avg_sq: running mean v of its square.
+        step: number of updates behind them.
+    """
+
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+    step: int
+
+
+def warm_up(
+    language_model: LanguageModel,
+    batches: Iterable[Batch],
+    settings: WarmupSettings,
+    *,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> dict[str, Moments]:
+    """Train the model in place: AdamW on each batch's mean of sample losses, gradient norm clipped at 1.
+
+    All parameters are trained, or only the adapters if there are any. A bfloat16 model is trained in float32
+    and rounded at the end, since most AdamW steps are smaller than bfloat16 can represent.
+
+    Args:
+        language_model: model to train.
+        batches: batches in training order, repeated as often as wanted; training stops after
+            `settings.tokens` tokens.
+        settings: length and optimizer settings.
+        progress: called after each step with (steps done, tokens seen, loss of the step in nats).
+
+    Returns:
+        AdamW's moments by parameter name, for the parameters that received gradients.
+
+    Raises:
+        ModelError: a loss or gradient norm became infinite or NaN.
+    """
+    model = language_model.causal
+    dtypes = {name: parameter.dtype for name, parameter in model.named_parameters() if parameter.requires_grad}
+    _cast(model, dict.fromkeys(dtypes, torch.float32) if torch.bfloat16 in dtypes.values() else {})
+    parameters = {name: parameter for name, parameter in model.named_parameters() if name in dtypes}
+    optimizer = torch.optim.AdamW(
+        parameters.values(),
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        weight_decay=settings.weight_decay,
+    )
+    try:
+        _train(language_model, batches, settings, optimizer=optimizer, progress=progress)
+    finally:
+        optimizer.zero_grad(set_to_none=True)
+    moments = {
+        name: _moments(optimizer, parameter) for name, parameter in parameters.items() if parameter in optimizer.state
+    }
+    _cast(model, dtypes)
+    return moments
+
+
+def learning_rate_factor(fraction: float) -> float:
+    """Share of the peak learning rate after a fraction of the training: linear rise over 5 %, cosine down to 10 %."""
+    if fraction < RISE:
+        return fraction / RISE
+    phase = min(1.0, (fraction - RISE) / (1 - RISE))
+    return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * phase))
+
+
+def optimizer_bytes(moments: dict[str, Moments]) -> bytes:
+    """AdamW state as a safetensors file; `load_optimizer` reads it back."""
+    tensors: dict[str, Tensor] = {}
+    for name, state in moments.items():
+        tensors[f"{name}.exp_avg"] = state.exp_avg.cpu().contiguous()
+        tensors[f"{name}.exp_avg_sq"] = state.exp_avg_sq.cpu().contiguous()
+        tensors[f"{name}.step"] = torch.tensor(state.step)
+    return safetensors.torch.save(tensors)
+
+
+def load_optimizer(data: bytes) -> dict[str, Moments]:
+    """AdamW state from the bytes of `optimizer_bytes`, on the CPU.
+
+    Raises:
+        ModelError: the bytes are not such a state.
+    """
+    try:
+        tensors = safetensors.torch.load(data)
+        names = [key.removesuffix(".step") for key in tensors if key.endswith(".step")]
+        return {
+            name: Moments(
+                tensors[f"{name}.exp_avg"], tensors[f"{name}.exp_avg_sq"], int(tensors[f"{name}.step"].item())
+            )
+            for name in sorted(names)
+        }
+    except (SafetensorError, KeyError) as error:
+        raise ModelError(
+            "optimizer state",
+            str(error),
+            "a safetensors file of exp_avg, exp_avg_sq and step",
+            "Start a new run.",
+        ) from error
+
+
+def _train(
+    language_model: LanguageModel,
+    batches: Iterable[Batch],
+    settings: WarmupSettings,
+    *,
+    optimizer: torch.optim.Optimizer,
+    progress: Callable[[int, int, float], None] | None,
+) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    seen = 0
+    for step, batch in enumerate(batches, start=1):
+        seen += int(batch.attention.sum())
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * learning_rate_factor(seen / settings.tokens)
+        optimizer.zero_grad(set_to_none=True)
+        loss = sample_losses(language_model, batch).mean()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
+        # One look at the device a step: a diverged proxy must never reach the features.
+        value, size = torch.stack([loss.detach().float(), norm.float()]).tolist()
+        if not (math.isfinite(value) and math.isfinite(size)):
+            raise ModelError(
+                f"model.warmup, step {step}",
+                f"loss {value}, gradient norm {size}",
+                "finite numbers",
+                f"Lower model.warmup.learning_rate (now {settings.learning_rate}).",
+            )
+        optimizer.step()
+        if progress is not None:
+            progress(step, seen, value)
+        if seen >= settings.tokens:
+            return
+
+
+def _cast(model: nn.Module, dtypes: dict[str, torch.dtype]) -> None:
+    for name, dtype in dtypes.items():
+        parameter = model.get_parameter(name)
+        parameter.data = parameter.data.to(dtype)
+
+
+def _moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> Moments:
+    state = optimizer.state[parameter]
+    return Moments(state["exp_avg"], state["exp_avg_sq"], int(state["step"]))

@@ -1,0 +1,167 @@
+"""The flow. Read `run` first: it is the picture in the README."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from curate import inputs, outcome, stages
+from curate.config import Pipeline
+from curate.errors import ResourceError
+from curate.executors.base import Executor
+from curate.executors.local import LocalExecutor
+from curate.manifest import commits, dataset
+from curate.manifest.events import Events
+from curate.models import device
+from curate.reports.progress import Observer, Silent
+from curate.storage import atomic, lock
+from curate.storage.paths import RunPaths
+
+
+def run(
+    pipeline: Pipeline,
+    run_dir: Path,
+    *,
+    observer: Observer | None = None,
+    allow_environment_change: bool = False,
+) -> Path:
+    """Run the whole flow, or continue it where it stopped.
+
+    Args:
+        pipeline: what to do.
+        run_dir: where everything of this run lies; the same directory again is a resume.
+        observer: hears about stages and rows.
+        allow_environment_change: resume under other library versions; byte identity is then given up and the manifest says so.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        CurateError: with the exit code of its kind; what was committed stays, and the same call continues.
+    """
+    paths = RunPaths(run_dir)
+    with lock.exclusive(paths.lock), Flow(paths, observer or Silent()) as flow:
+        flow.open(pipeline, allow_environment_change)
+        flow.map("prepare")
+        if pipeline.model is not None:
+            flow.once("proxy")
+        if pipeline.reads_features:
+            flow.once("target")
+            flow.map("featurize")
+        flow.once("fit")
+        flow.map("weigh")
+        flow.once("select")
+        flow.map("render")
+        flow.once("seal")
+        flow.report()
+    return run_dir
+
+
+class Flow:
+    """Maps stages over shards and keeps to what is already committed."""
+
+    def __init__(self, paths: RunPaths, observer: Observer) -> None:
+        self._paths, self._observer = paths, observer
+        self._executor: Executor | None = None
+        self._events = Events(paths.events)
+
+    def __enter__(self) -> Flow:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._observer.done()
+        if self._executor is not None:
+            self._executor.close()
+
+    def open(self, pipeline: Pipeline, allow_environment_change: bool) -> None:
+        """Begin the run, or check that what is there can be continued, and sweep what a killed writer left."""
+        left = atomic.sweep(self._paths.root)
+        if left:
+            self._observer.note(
+                f"removed {len(left)} unfinished file{'s' if len(left) > 1 else ''} of an interrupted run"
+            )
+        self._pipeline = pipeline
+        with self._observing("inputs"):
+            self._record = inputs.begin(self._paths, pipeline, self._observer, allow_environment_change)
+        self._events.write("begin", stages=self._record.stages, shards=self._record.shards)
+
+    def map(self, stage: str) -> None:
+        """Run a per-shard stage over the shards that are not done."""
+        self._run(stage, range(self._record.shards))
+
+    def once(self, stage: str) -> None:
+        """Run a global stage unless it is done."""
+        self._run(stage, [0])
+
+    def report(self) -> None:
+        """Write report.html from what is committed."""
+        with self._observing("report"):
+            outcome.write_report(self._paths.root)
+
+    def _run(self, stage: str, indices: Sequence[int]) -> None:
+        done = [index for index in indices if self._is_done(stage, index)]
+        waiting = sorted(set(indices) - set(done))
+        if not waiting:
+            return
+        rows = sum(stages.rows_of(self._paths, index) for index in waiting) if stage in stages.PER_SHARD else None
+        with self._observing(stage, rows, resumed=len(done)):
+            if stage == "render":
+                dataset.withdraw(self._paths)
+            task = partial(stages.perform, str(self._paths.root), stage)
+            for index, commit in self._explained(stage, self._workers().map(task, waiting)):
+                self._observer.advance(commit.rows_in)
+                self._events.write("commit", stage=stage, index=index, rows=commit.rows_in, dropped=commit.rows_dropped)
+
+    def _is_done(self, stage: str, index: int) -> bool:
+        fingerprint = self._record.stages[stage]
+        if not commits.is_done(self._paths, stage, index, fingerprint):
+            record = commits.load(self._paths, stage, index)
+            if record is not None and record.fingerprint == fingerprint:
+                self._set_aside(record)
+            return False
+        return True
+
+    def _set_aside(self, record: commits.Commit) -> None:
+        for line in commits.quarantine(self._paths, record):
+            self._observer.note(line)
+
+    def _workers(self) -> Executor:
+        if self._executor is None:
+            self._executor = executor(self._pipeline)
+            self._observer.note(f"running on {self._executor.describe()}")
+        return self._executor
+
+    @contextmanager
+    def _observing(self, stage: str, rows: int | None = None, resumed: int = 0) -> Iterator[None]:
+        started = time.monotonic()
+        self._observer.stage(stage, rows, "rows")
+        yield
+        self._observer.done()
+        self._events.write("stage", stage=stage, seconds=round(time.monotonic() - started, 3), resumed=resumed)
+
+    def _explained(self, stage: str, results: Iterator[Any]) -> Iterator[Any]:
+        try:
+            yield from results
+        except ResourceError as error:
+            if not error.where.startswith("task "):
+                raise
+            index = int(error.where.removeprefix("task "))
+            raise ResourceError(self._name(stage, index), error.found, error.expected, error.fix) from error
+
+    def _name(self, stage: str, index: int) -> str:
+        if stage not in stages.PER_SHARD:
+            return f"stage {stage}"
+        return f"stage {stage}, shard {index} ({stages.shard_name(self._paths, index)})"
+
+
+def executor(pipeline: Pipeline) -> Executor:
+    """The executor that the `cluster` section asks for."""
+    if pipeline.cluster.workers == 0 and pipeline.cluster.scheduler is None:
+        return LocalExecutor()
+    from curate.executors.dask import DaskExecutor  # imported late: a run in this process needs no cluster
+
+    return DaskExecutor(pipeline.cluster, gpus=device.count_gpus())

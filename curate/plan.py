@@ -1,0 +1,177 @@
+"""What a run will cost, before anything runs: rows, tokens, time, memory and disk of every stage."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from curate import inputs
+from curate.config import Pipeline
+from curate.executors.base import cores
+from curate.manifest.run import RunRecord
+from curate.models import device
+from curate.models.loading import load_tokenizer
+from curate.models.size import ModelSize, model_size
+from curate.sources import base as sources
+from curate.sources import tokens
+from curate.sources.base import Source
+
+SAMPLE_ROWS = 200
+GEMM = 512
+EFFICIENCY = 0.35
+"""Share of the matrix product rate that a forward and backward pass of a small model reaches."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """The estimate for one stage."""
+
+    stage: str
+    tasks: int
+    rows: int
+    tokens: int
+    seconds: float
+    """Wall time on the workers that the `cluster` section asks for."""
+    memory: int
+    """Peak bytes of one worker."""
+    disk: int
+    """Bytes written."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The estimate for a run."""
+
+    stages: list[StagePlan]
+    rows: int
+    shards: int
+    parameters: int
+    speed: float
+    """Measured float operations a second of one worker."""
+    workers: int
+    disk_free: int
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def disk(self) -> int:
+        return sum(stage.disk for stage in self.stages)
+
+
+def plan(pipeline: Pipeline, run_dir: Path) -> Plan:
+    """Estimate a run from the size of its inputs, a sample of its texts and the speed of this machine.
+
+    Raises:
+        CurateError: whatever `run` would refuse before its first stage.
+    """
+    record = inputs.survey(pipeline)
+    pool = sources.source_from_dict(record.pool)
+    targets = [sources.source_from_dict(target) for target in record.targets]
+    per_row = _tokens_per_row(pipeline, record, pool) if pipeline.model else 0.0
+    model = model_size(Path((record.model or {})["path"])) if pipeline.model else ModelSize(0, 0)
+    speed, workers = _gemm_speed(pipeline.cluster.threads), _workers(pipeline)
+    bytes_in = sum(file.size for file in pool.files)
+    estimate = _Estimate(pipeline, pool.rows, record.shards, per_row, model, speed, workers, bytes_in)
+    stages = [estimate.stage(name, sum(target.rows for target in targets)) for name in record.stages]
+    free = shutil.disk_usage(next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())).free
+    return Plan(stages, pool.rows, record.shards, model.parameters, speed, workers, free)
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    pipeline: Pipeline
+    rows: int
+    shards: int
+    tokens_per_row: float
+    model: ModelSize
+    speed: float
+    workers: int
+    bytes_in: int
+
+    def stage(self, name: str, target_rows: int) -> StagePlan:
+        rows = {"target": target_rows, "proxy": 0}.get(name, self.rows)
+        tasks = self.shards if name in ("prepare", "featurize", "weigh", "render") else 1
+        tokens_seen = self._tokens(name, rows)
+        seconds = self._seconds(name, tokens_seen, rows) / (min(self.workers, tasks) if tasks > 1 else 1)
+        return StagePlan(name, tasks, rows, tokens_seen, seconds, self._memory(name), self._disk(name, rows))
+
+    def _tokens(self, name: str, rows: int) -> int:
+        settings = self.pipeline.model
+        if name == "proxy":
+            return settings.warmup.tokens if settings and settings.warmup else 0
+        return round(rows * self.tokens_per_row) if name in ("featurize", "target") else 0
+
+    def _seconds(self, name: str, tokens_seen: int, rows: int) -> float:
+        """Forward, activation gradients and weight gradients: 2 operations a parameter and token each."""
+        k = self.pipeline.features.projection.dim
+        operations = {
+            "proxy": 6.0 * self.model.parameters * tokens_seen,
+            "target": 6.0 * self.model.parameters * tokens_seen,
+            "featurize": 6.0 * self.model.parameters * tokens_seen,
+            "fit": (2.0 * rows * k * k + k**3) if self.pipeline.reads_features else 0.0,
+            "weigh": 20.0 * rows * k,
+        }.get(name, 0.0)
+        reading = self.bytes_in / 100e6 if name in ("prepare", "render") else 0.0
+        return operations / (EFFICIENCY * self.speed) + reading
+
+    def _memory(self, name: str) -> int:
+        k, settings = self.pipeline.features.projection.dim, self.pipeline.features
+        shard = self.pipeline.pool.shard_rows
+        base = 600 << 20  # interpreter, torch, transformers
+        model = 4 * self.model.parameters
+        return base + {
+            "proxy": 4 * model,
+            "target": model + 12 * settings.batch_tokens * self.model.linear // 100,
+            "featurize": model + 12 * settings.batch_tokens * self.model.linear // 100 + 8 * shard * k,
+            "fit": 3 * 8 * k * k + 4 * shard * k if self.pipeline.reads_features else 0,
+            "weigh": 4 * shard * k,
+        }.get(name, 4 * self.bytes_in // max(1, self.shards))
+
+    def _disk(self, name: str, rows: int) -> int:
+        width = 2 if self.pipeline.features.dtype == "float16" else 4
+        row = width * self.pipeline.features.projection.dim + 32
+        return {
+            "proxy": 12 * self.model.parameters if self.model.parameters else 0,
+            "target": rows * (row + 2 * self.pipeline.features.projection.dim),
+            "featurize": rows * row,
+            "weigh": 12 * rows,
+            "render": self.bytes_in,
+        }.get(name, 4096)
+
+
+def _tokens_per_row(pipeline: Pipeline, record: RunRecord, pool: Source) -> float:
+    """Mean tokens of the first rows of the pool."""
+    shard = next((shard for shard in sources.shards(pool, shard_rows=pipeline.pool.shard_rows) if shard.rows), None)
+    if shard is None or pipeline.model is None:
+        return 0.0
+    tokenizer = load_tokenizer(Path((record.model or {})["tokenizer"]))
+    table = sources.read(shard, pool.schema).slice(0, SAMPLE_ROWS)
+    found = tokens.tokenize(table, pipeline.pool, tokenizer, max_tokens=pipeline.model.max_tokens)
+    return float(np.mean([0 if row is None else len(row.ids) for row in found]))
+
+
+def _gemm_speed(threads: int) -> float:
+    """Float operations a second of one matrix product on this device, the best of a few."""
+    device.pin(threads)
+    place = device.pick_device()
+    left, right = (torch.rand(GEMM, GEMM, device=place) for _ in range(2))
+    best = min(_timed(left, right) for _ in range(5))
+    return 2.0 * GEMM**3 / best
+
+
+def _timed(left: torch.Tensor, right: torch.Tensor) -> float:
+    started = time.perf_counter()
+    float((left @ right).sum())  # the number is fetched, so the product is done
+    return time.perf_counter() - started
+
+
+def _workers(pipeline: Pipeline) -> int:
+    workers = pipeline.cluster.workers
+    return max(1, (device.count_gpus() or cores()) if workers == "auto" else workers)

@@ -1,0 +1,37 @@
+"""The report: a View as one static HTML page, without script and without anything to load."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
+
+from curate.reports import charts
+from curate.reports.progress import duration
+from curate.reports.view import View
+
+
+def render(view: View) -> str:
+    """The page as text. Every string of the view is escaped; charts are images."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "n": "{:,}".format,
+        "pct": "{:.1%}".format,
+        "w": weight,
+        "times": "\u00d7{:.2f}".format,
+        "duration": duration,
+    }
+    template = environment.from_string(
+        resources.files("curate.reports").joinpath("report.html.jinja").read_text("utf-8")
+    )
+    pictures = {
+        column: (charts.shares(table, column), charts.quarter(table, column))
+        for column, table in view.groups.items()
+        if table.height
+    }
+    return template.render(view=view, histogram=charts.weights(view.histogram), pictures=pictures)
+
+
+def weight(value: float) -> str:
+    """Three significant digits, and whole numbers from 100 on."""
+    return f"{value:#.3g}" if value < 99.95 else f"{value:,.0f}"

@@ -1,0 +1,195 @@
+"""What a run shows while it works: a live bar on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol, Self, TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from curate.reports.terminal import escape
+
+
+class Observer(Protocol):
+    """Told what the run does. One stage at a time; leaving the `with` block ends an open stage."""
+
+    def stage(self, name: str, total: int | None, unit: str = "rows") -> None:
+        """A stage begins: `total` units of work, or None if that is not known."""
+
+    def advance(self, rows: int) -> None:
+        """Units of work done since the last call."""
+
+    def done(self) -> None:
+        """The stage is over."""
+
+    def note(self, text: str) -> None:
+        """Something worth one line."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def observer(stream: TextIO) -> Observer:
+    """The display that fits the stream: live on a terminal that can move its cursor, else plain lines."""
+    console = Console(file=stream)
+    return TerminalProgress(console) if console.is_terminal and not console.is_dumb_terminal else PlainProgress(stream)
+
+
+class Silent:
+    """Says nothing."""
+
+    def stage(self, name: str, total: int | None, unit: str = "rows") -> None:
+        """A stage begins."""
+
+    def advance(self, rows: int) -> None:
+        """Units of work done."""
+
+    def done(self) -> None:
+        """The stage is over."""
+
+    def note(self, text: str) -> None:
+        """Something worth one line."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing to release."""
+
+
+class PlainProgress:
+    """A line when a stage begins, at most one every few seconds, and one when it ends.
+
+    Args:
+        stream: where the lines go.
+        clock: seconds from any origin.
+        every: least time between two lines of a stage, seconds.
+    """
+
+    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic, every: float = 5.0) -> None:
+        self._stream, self._clock, self._every = stream, clock, every
+        self._name, self._unit, self._total = "", "rows", None
+        self._count, self._began, self._printed = 0, 0.0, 0.0
+
+    def stage(self, name: str, total: int | None, unit: str = "rows") -> None:
+        """A stage begins; one that is still open ends."""
+        self.done()
+        self._name, self._unit, self._total = escape(name), escape(unit), total
+        self._count, self._began = 0, self._clock()
+        self._printed = self._began
+        if total is not None:
+            self._line(f"{self._name}: {total:,} {self._unit}")
+
+    def advance(self, rows: int) -> None:
+        """Count; print if the last line is old enough."""
+        self._count += rows
+        now = self._clock()
+        if now - self._printed >= self._every:
+            self._printed = now
+            self._line(f"{self._name}: {self._count:,} / {_of(self._total)}{self._unit}, {self._rate(now)}")
+
+    def done(self) -> None:
+        """Print count, time and rate of the stage, if one is open."""
+        seconds = self._clock() - self._began
+        if self._name and self._total is None and self._count == 0:
+            self._line(f"{self._name}: done in {duration(seconds)}")
+        elif self._name:
+            rate = f" ({self._count / seconds:,.0f} {self._unit}/s)" if seconds > 0 else ""
+            self._line(f"{self._name}: {self._count:,} {self._unit} in {duration(seconds)}{rate}")
+        self._name = ""
+
+    def note(self, text: str) -> None:
+        """Print one line."""
+        self._line(escape(text, width=400))
+
+    def _rate(self, now: float) -> str:
+        rate = self._count / max(now - self._began, 1e-9)
+        if self._total is None or rate == 0:
+            return f"{rate:,.0f} {self._unit}/s"
+        return f"{rate:,.0f} {self._unit}/s, {duration((self._total - self._count) / rate)} left"
+
+    def _line(self, text: str) -> None:
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.done()
+
+
+class TerminalProgress:
+    """A live bar with rate, time spent and time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Progress | None = None
+
+    def stage(self, name: str, total: int | None, unit: str = "rows") -> None:
+        """A stage begins on a line of its own; one that is still open ends."""
+        self.done()
+        self._live = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}", markup=False),
+            _Rate(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        self._live.add_task(escape(name), total=total, unit=escape(unit))
+        self._live.start()
+
+    def advance(self, rows: int) -> None:
+        """Move the bar."""
+        if self._live:
+            self._live.advance(self._live.task_ids[0], rows)
+
+    def done(self) -> None:
+        """Leave the bar as it is and free the terminal."""
+        if self._live:
+            self._live.stop()
+        self._live = None
+
+    def note(self, text: str) -> None:
+        """Print one line above the bar."""
+        self._console.print(Text(escape(text, width=400)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.done()
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        rate = task.finished_speed or task.speed
+        return Text("" if rate is None else f"{rate:,.0f}/s", style="progress.data.speed")
+
+
+def duration(seconds: float) -> str:
+    """`4.2 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _of(total: int | None) -> str:
+    return "" if total is None else f"{total:,} "

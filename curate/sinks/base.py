@@ -1,0 +1,91 @@
+"""The `output:` section of a pipeline file."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from curate.errors import ConfigError
+from curate.types import Section
+
+RULES = ("keep", "tokens", "threshold")
+"""The three ways to filter; a filtered output names exactly one."""
+
+
+class OutputConfig(Section):
+    """What the run writes: every row with its weight, the heaviest rows, or rows drawn by weight."""
+
+    mode: Literal["weighted", "filtered", "resampled"] = "weighted"
+    """weighted: every row and its weight; filtered: the heaviest rows; resampled: rows drawn by weight."""
+    keep: float | None = Field(default=None, gt=0, le=1)
+    """Filtered: the fraction of rows to keep, heaviest first."""
+    tokens: int | float | None = Field(default=None, ge=1)
+    """Filtered: a token budget; the heaviest rows are kept until it is used up."""
+    threshold: float | None = Field(default=None, ge=0)
+    """Filtered: keep rows whose weight is at least this."""
+    rows: int | None = Field(default=None, ge=1, le=2**32)
+    """Resampled: number of rows to draw."""
+    hard: bool = False
+    """Filtered: write weight 1 for every kept row instead of the renormalised weight."""
+    weight_column: str = Field(default="weight", min_length=1)
+    """Name of the column that holds the weight."""
+
+    @model_validator(mode="after")
+    def _settings_fit_the_mode(self) -> Self:
+        given = [name for name in (*RULES, "rows", "hard") if _given(getattr(self, name))]
+        allowed = {"weighted": (), "filtered": (*RULES, "hard"), "resampled": ("rows",)}[self.mode]
+        for name in given:
+            if name not in allowed:
+                raise ValueError(f"{name} has no meaning with mode: {self.mode}; remove it")
+        if self.mode == "filtered" and len([name for name in given if name in RULES]) != 1:
+            raise ValueError("mode: filtered needs exactly one of keep, tokens, threshold")
+        if self.mode == "resampled" and self.rows is None:
+            raise ValueError("mode: resampled needs rows, the number of rows to draw")
+        return self
+
+    @property
+    def rule(self) -> str | None:
+        """The selection in words; None where every row is written."""
+        if self.keep is not None:
+            return f"the heaviest {self.keep:.6g} of the rows"
+        if self.tokens is not None:
+            return f"the heaviest rows within {self.tokens:.12g} tokens"
+        if self.threshold is not None:
+            return f"rows of weight {self.threshold:.6g} or more"
+        return f"{self.rows} rows drawn in proportion to their weight" if self.rows is not None else None
+
+    @property
+    def normalisation(self) -> str:
+        """What the weights of the rows written add up to, in words."""
+        if self.mode == "resampled":
+            return "none: repetition is the weight"
+        return "every row written weighs 1" if self.hard else "mean 1 over the rows written"
+
+
+def _given(value: float | bool | None) -> bool:
+    return value is not None and value is not False  # 0.0 is a threshold, although it equals False
+
+
+def check_collision(schema: pa.Schema, config: OutputConfig) -> None:
+    """Refuse a pool that already has a column of the name the weight would get.
+
+    Raises:
+        ConfigError: the name is taken; the message suggests one that is free.
+    """
+    if config.mode == "resampled" or config.weight_column not in schema.names:
+        return
+    free = free_name("curate_weight", schema.names)
+    raise ConfigError(
+        "output.weight_column",
+        f"{config.weight_column!r}, which is already a column of the pool",
+        "a name no column of the pool has",
+        f"Set output.weight_column: {free}.",
+    )
+
+
+def free_name(name: str, taken: list[str]) -> str:
+    """The name itself, or the first of `name_2`, `name_3`, ... that is not taken."""
+    names = [name, *(f"{name}_{n}" for n in range(2, len(taken) + 3))]
+    return next(candidate for candidate in names if candidate not in taken)

@@ -1,0 +1,79 @@
+"""What a pipeline file says about the pool and the target."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from curate.types import Section
+
+
+class SourceConfig(Section):
+    """Where rows come from and which of their columns hold the text."""
+
+    section: ClassVar[str] = "source"
+
+    path: str
+    """A file, directory, glob, `save_to_disk` directory, Hub dataset id (`org/name`), or URL (`s3://…`, `hf://datasets/…`)."""
+    text: str | None = None
+    """Column of plain text; the default, `text`, if no other kind of column is named."""
+    prompt: str | None = None
+    """Column of prompts, which take no loss; needs `completion`."""
+    completion: str | None = None
+    """Column of completions, which take the loss; needs `prompt`."""
+    messages: str | None = None
+    """Column of chat messages (a list of `role` and `content`); the assistant's tokens take the loss."""
+    split: str | None = None
+    """Split of a Hub dataset or of a directory, found in file names; a Hub dataset's default is `train`."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub dataset; resolved once to a commit, which the run records."""
+    format: Literal["auto", "parquet", "jsonl", "arrow"] = "auto"
+    """File format; `auto` goes by the file name, then by the first bytes."""
+    allow_schemes: list[str] = Field(default_factory=list)
+    """URL schemes allowed besides local, file, hf, s3, gs, gcs, az, abfs and memory: https, say."""
+    max_chars: int = Field(default=100_000, ge=1)
+    """Characters of a row that features may read; the row itself is kept whole."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_by_default(cls, data: Any) -> Any:
+        named = ("text", "prompt", "completion", "messages")
+        if isinstance(data, dict) and all(data.get(name) is None for name in named):
+            return {**data, "text": "text"}
+        return data
+
+    @model_validator(mode="after")
+    def _one_kind_of_text(self) -> SourceConfig:
+        kinds = [self.text is not None, bool(self.prompt or self.completion), self.messages is not None]
+        if sum(kinds) != 1 or (self.prompt is None) != (self.completion is None):
+            raise ValueError("name the columns of one kind of text: text, or prompt and completion, or messages")
+        return self
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Which key names which column: `{"text": "body"}`."""
+        pairs = {key: getattr(self, key) for key in ("text", "prompt", "completion", "messages")}
+        return {key: column for key, column in pairs.items() if column is not None}
+
+
+class PoolConfig(SourceConfig):
+    """The candidate training data."""
+
+    section: ClassVar[str] = "pool"
+
+    shard_rows: int = Field(default=1000, ge=1)
+    """Rows of a shard, the unit of work, retry and commit."""
+    on_bad_row: Literal["error", "drop"] = "error"
+    """A row without usable text stops the run (`error`) or is set apart with its reason (`drop`)."""
+
+
+class TargetConfig(SourceConfig):
+    """The small trusted set that says what "good" means."""
+
+    section: ClassVar[str] = "target"
+
+    name: str = "target"
+    """What reports and columns call this target."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """Read only the first rows of the target."""

@@ -1,0 +1,219 @@
+"""What each stage does with its committed inputs: contents in, contents out; `perform` commits them.
+
+Per shard: prepare, featurize, weigh, render. Once: proxy, target, fit, select, seal.
+Plumbing: reads, calls a room, returns what is to be written. Runs on workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from curate.errors import DataError, IntegrityError
+from curate.features import store
+from curate.features.gradients import NONFINITE, ShardFeatures
+from curate.job import Job, StoredProblem, open_job
+from curate.manifest import commits, dataset
+from curate.models import device, loading, warmup
+from curate.sinks import card, render, selection
+from curate.sources import base as sources
+from curate.sources import rows
+from curate.storage import atomic, tables
+from curate.storage.atomic import Part
+from curate.storage.fingerprint import canonical
+from curate.storage.paths import RunPaths
+
+PER_SHARD = ("prepare", "featurize", "weigh", "render")
+FIX_NONFINITE = "Set features.on_nonfinite: drop to set such rows aside, or look at the row."
+Content = pa.Table | dict[str, np.ndarray] | bytes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage wants committed: contents by path, and what became of its rows."""
+
+    contents: dict[Path, Content] = field(default_factory=dict)
+    rows_in: int = 0
+    rows_dropped: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def perform(run_dir: str, stage: str, index: int) -> commits.Commit:
+    """Run one task of a stage and commit it; a task that is already committed is not run again."""
+    job = open_job(run_dir)
+    fingerprint = job.record.stages[stage]
+    if commits.is_done(job.paths, stage, index, fingerprint):
+        return commits.require(job.paths, stage, index)
+    device.pin(job.pipeline.cluster.threads)
+    outcome = STAGES[stage](job, index)
+    parts = [_write(path, content) for path, content in outcome.contents.items()]
+    rows_out = outcome.rows_in - outcome.rows_dropped
+    record = commits.Commit(
+        stage, index, fingerprint, outcome.rows_in, rows_out, outcome.rows_dropped, facts=outcome.facts
+    )
+    return commits.commit(job.paths, record, parts)
+
+
+def rows_of(paths: RunPaths, index: int) -> int:
+    """Rows of a shard, for progress."""
+    return open_job(str(paths.root)).shards[index].rows
+
+
+def shard_name(paths: RunPaths, index: int) -> str:
+    """A shard as messages name it: its file and its rows there."""
+    shard = open_job(str(paths.root)).shards[index]
+    return f"{shard.file.path}, rows {shard.start} to {shard.start + shard.rows - 1}"
+
+
+def prepare(job: Job, index: int) -> Outcome:
+    """Look at every row of a shard once, before anything expensive is done to any of them."""
+    shard, pool = job.shards[index], job.pipeline.pool
+    table = sources.read(shard, job.source.schema)
+    reasons = rows.check(table, pool)
+    if pool.on_bad_row == "error":
+        rows.first_bad(reasons, shard, pool)
+    dropped = sum(reason is not None for reason in reasons)
+    return Outcome(rows_in=len(table), rows_dropped=dropped, facts={"content": sources.content_hash(table)})
+
+
+def proxy(job: Job, _: int) -> Outcome:
+    """Make the proxy that featurize reads: loaded, with adapters if asked for, warmed up if asked for."""
+    settings = job.model_config
+    language_model = loading.load(job.model_path, config=settings, seed=job.pipeline.seed, tokenizer=job.tokenizer_path)
+    contents: dict[Path, Content] = {}
+    facts: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in language_model.model.parameters())}
+    if settings.warmup is not None:
+        losses: list[float] = []
+        moments = warmup.warm_up(
+            language_model,
+            job.warmup_batches(language_model),
+            settings.warmup,
+            progress=lambda step, seen, loss: losses.append(loss),
+        )
+        contents[job.paths.optimizer] = warmup.optimizer_bytes(moments)
+        facts["warmup_loss"] = [losses[0], losses[-1]]
+    if job.proxy_is_made:
+        contents |= {job.paths.proxy / name: data for name, data in loading.files(language_model).items()}
+    return Outcome(contents, facts=facts)
+
+
+def target(job: Job, _: int) -> Outcome:
+    """Plain gradient features of the target's samples; named targets one after the other."""
+    found = [job.target_features(place) for place in range(len(job.targets))]
+    merged = ShardFeatures(
+        np.concatenate([features.values for features in found]),
+        np.concatenate([features.losses for features in found]),
+        np.concatenate([features.tokens for features in found]),
+        [reason for features in found for reason in features.reasons],
+    )
+    pairs = zip(found, job.pipeline.targets, strict=True)
+    names = pa.array([settings.name for features, settings in pairs for _ in features.reasons], pa.string())
+    table = store.to_table(merged, dtype="float32", spec=job.feature_spec).append_column("target", names)
+    return Outcome({job.paths.target: table}, rows_in=len(names))
+
+
+def featurize_shard(job: Job, index: int) -> Outcome:
+    """Features of one shard under the proxy."""
+    table, settings = job.read(index), job.pipeline.features
+    features = job.features_of(table, job.pipeline.pool, preconditioned=settings.optimizer == "adam")
+    if settings.on_nonfinite == "error" and NONFINITE in features.reasons:
+        where = f"{job.shards[index].file.path}, row {job.shards[index].start + features.reasons.index(NONFINITE)}"
+        raise DataError(where, NONFINITE, "a finite loss and gradient", FIX_NONFINITE)
+    dropped = sum(reason is not None for reason in features.reasons)
+    part = store.to_table(features, dtype=settings.dtype, spec=job.feature_spec)
+    return Outcome({job.paths.features(index): part}, rows_in=len(table), rows_dropped=dropped)
+
+
+def fit(job: Job, _: int) -> Outcome:
+    """Learn the method's state from the features of the whole pool, one shard in memory at a time."""
+    problem = StoredProblem(job)
+    state = job.method().fit(problem)
+    return Outcome({job.paths.state: state}, facts={"notes": problem.notes[-20:]})
+
+
+def weigh(job: Job, index: int) -> Outcome:
+    """Weights of one shard, from its features and the state."""
+    features, reasons, token_counts = job.stored(index)
+    values = job.method().weigh(tables.read_arrays(job.verified("fit", 0)[0]), features)
+    weights = values.to(torch.float32).numpy()
+    columns = {
+        "weight": pa.array(weights, pa.float32(), mask=np.isnan(weights)),
+        "reason": pa.array(reasons, pa.string()),
+    }
+    if job.pipeline.output.tokens is not None:
+        counted = token_counts if token_counts is not None else job.count_tokens(index)
+        columns["tokens"] = pa.array(counted, pa.int32())
+    dropped = sum(reason is not None for reason in reasons)
+    return Outcome({job.paths.weights(index): pa.table(columns)}, rows_in=len(reasons), rows_dropped=dropped)
+
+
+def select(job: Job, _: int) -> Outcome:
+    """Decide once for the pool which rows are written."""
+    chosen = selection.select(job.shard_weights, job.pipeline.output, job.pipeline.seed)
+    return Outcome({job.paths.selection: canonical(chosen.to_json())})
+
+
+def render_shard(job: Job, index: int) -> Outcome:
+    """Rows and weights of one shard to rows of the dataset and rows set apart."""
+    weights = tables.read_arrow(job.verified("weigh", index)[0])
+    rendered = render.render(
+        job.read(index),
+        weights["weight"].to_numpy().astype(np.float32),
+        weights["reason"].to_pylist(),
+        selection=job.selection(),
+        config=job.pipeline.output,
+        shard=index,
+    )
+    contents: dict[Path, Content] = {job.paths.data(index, len(job.shards)): rendered.kept}
+    if rendered.dropped.num_rows:
+        contents[job.paths.dropped(index)] = rendered.dropped
+    total = job.shards[index].rows
+    facts = {"written": rendered.kept.num_rows}
+    return Outcome(contents, rows_in=total, rows_dropped=total - rendered.distinct, facts=facts)
+
+
+def seal(job: Job, _: int) -> Outcome:
+    """Check that every row is accounted for, then write the card and, last of all, the manifest."""
+    done = [commits.require(job.paths, "render", index) for index in range(len(job.shards))]
+    rows_in, rows_out, rows_dropped = commits.total(done)
+    if rows_in != job.source.rows:
+        found, expected = f"{rows_in} rows rendered", f"{job.source.rows} rows of the pool"
+        raise IntegrityError("seal", found, expected, "Run `curate verify` on this directory.")
+    facts = job.facts | {"rows_in": rows_in, "rows_kept": rows_out, "rows_dropped": rows_dropped}
+    facts["rows_out"] = sum(record.facts["written"] for record in done)
+    stated: Any = {name: facts[name] for name in card.Facts.__annotations__ if facts.get(name) is not None}
+    text = card.card(stated).encode()
+    parts = sorted((asdict(part) for record in done for part in record.parts), key=lambda part: part["path"])
+    parts.append({"path": "dataset/README.md", "size": len(text), "sha256": hashlib.sha256(text).hexdigest()})
+    return Outcome({job.paths.card: text, job.paths.manifest: dataset.encode({**facts, "parts": parts})})
+
+
+STAGES: dict[str, Callable[[Job, int], Outcome]] = {
+    "prepare": prepare,
+    "proxy": proxy,
+    "target": target,
+    "featurize": featurize_shard,
+    "fit": fit,
+    "weigh": weigh,
+    "select": select,
+    "render": render_shard,
+    "seal": seal,
+}
+
+
+def _write(path: Path, content: Content) -> Part:
+    """Each kind of content has one canonical encoding."""
+    if isinstance(content, bytes):
+        return atomic.write_bytes(path, content)
+    if isinstance(content, dict):
+        return tables.write_arrays(path, content)
+    if path.suffix == ".parquet":
+        return tables.write_parquet(path, content, metadata={})
+    return tables.write_arrow(path, content)

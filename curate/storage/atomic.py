@@ -1,0 +1,190 @@
+"""The only writer: a file appears under its final name whole and durable, or not at all.
+
+temp file in the same directory (O_EXCL) → write → fsync → rename → fsync(directory). `hook` is called before each system
+call, so that tests can fail, kill or record at every one of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from curate.errors import IntegrityError, ResourceError
+
+TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{16}$")
+NO_SPACE = {errno.ENOSPC: "no space left", errno.EDQUOT: "disk quota reached", errno.EFBIG: "file size limit reached"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One committed file: what its commit record states."""
+
+    path: Path
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+def hook(operation: str, path: Path) -> None:
+    """Called before each system call of the protocol; does nothing. Tests replace it."""
+
+
+def write_bytes(path: Path, data: bytes) -> Part:
+    """Write `data` under `path`, atomically and durably. Raises ResourceError, IntegrityError."""
+    return write_stream(path, lambda stream: stream.write(data))
+
+
+def write_stream(path: Path, write: Callable[[BinaryIO], object]) -> Part:
+    """Let `write` fill a temporary file, then give it its final name.
+
+    Raises:
+        ResourceError: no space, quota, or not permitted; the temporary file is removed.
+        IntegrityError: fsync failed: the bytes may not be on disk and are never retried in place.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp-{secrets.token_hex(8)}")
+    with _explained(path), _removed_on_error(temporary):
+        hook("open", temporary)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+        with os.fdopen(descriptor, "wb", buffering=0) as raw:
+            stream = _Hashing(raw, temporary)
+            write(cast(BinaryIO, stream))
+            hook("fsync", temporary)
+            _fsync(raw.fileno(), path)
+        hook("rename", path)
+        os.replace(temporary, path)
+        _fsync_directory(path.parent)
+    return Part(path, stream.size, stream.digest.hexdigest())
+
+
+def link(source: Path, target: Path) -> None:
+    """Give committed bytes a second name (same file system: a hard link, else a copy)."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        hook("link", target)
+        os.link(source, target)
+        _fsync_directory(target.parent)
+    except OSError:
+        with source.open("rb") as stream:
+            write_stream(target, lambda out: [out.write(block) for block in iter(lambda: stream.read(1 << 20), b"")])
+
+
+def remove(path: Path) -> None:
+    """Remove a file that the protocol has made obsolete; absent is fine."""
+    hook("remove", path)
+    path.unlink(missing_ok=True)
+    _fsync_directory(path.parent)
+
+
+def quarantine(path: Path) -> Path:
+    """Set a part with wrong bytes aside as `<name>.corrupt-<n>` and return that name."""
+    aside = next(name for n in range(1, 10_000) if not (name := path.with_name(f"{path.name}.corrupt-{n}")).exists())
+    hook("rename", aside)
+    os.replace(path, aside)
+    _fsync_directory(path.parent)
+    return aside
+
+
+def sweep(directory: Path) -> list[Path]:
+    """Remove the temporary files that a killed writer left behind; call it under the run's lock only."""
+    left = sorted(path for path in directory.rglob("*.tmp-*") if TEMPORARY.search(path.name))
+    for path in left:
+        path.unlink()
+    return left
+
+
+@contextmanager
+def append(path: Path) -> Iterator[BinaryIO]:
+    """Open a log for appending: logs lie outside the protocol and outside every promise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab", buffering=0) as stream:
+        yield cast(BinaryIO, stream)
+
+
+class _Hashing:
+    """A write-only stream that hashes what passes through it."""
+
+    def __init__(self, raw: BinaryIO, path: Path) -> None:
+        self._raw, self._path = raw, path
+        self.digest, self.size, self.closed = hashlib.sha256(), 0, False
+
+    def write(self, data: bytes) -> int:
+        hook("write", self._path)
+        view = memoryview(data).cast("B")
+        written = 0
+        while written < len(view):  # an unbuffered write may be short
+            written += self._raw.write(view[written:])
+        self.digest.update(view)
+        self.size += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        """Nothing is buffered here."""
+
+    def close(self) -> None:
+        """The owner of the descriptor closes it."""
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+
+def _fsync(descriptor: int, path: Path) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise
+        raise IntegrityError(
+            str(path), f"fsync failed ({error.strerror})", "the bytes to be on disk", "Check the disk, then run again."
+        ) from error
+
+
+def _fsync_directory(directory: Path) -> None:
+    hook("fsync-directory", directory)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _fsync(descriptor, directory)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _removed_on_error(temporary: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = NO_SPACE.get(error.errno or 0, error.strerror or str(error))
+        raise ResourceError(
+            f"writing {path}",
+            reason,
+            "room to write this file",
+            "Nothing committed is affected: free space or fix permissions, then run the same command again.",
+        ) from error

@@ -1,0 +1,76 @@
+"""Where everything of a run lies. Every name is ours, never derived from data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The files of one run directory."""
+
+    root: Path
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run.json"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "logs" / "events.jsonl"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def proxy(self) -> Path:
+        return self.root / "state" / "proxy"
+
+    @property
+    def optimizer(self) -> Path:
+        return self.root / "state" / "optimizer.safetensors"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state" / "weights.arrow"
+
+    @property
+    def selection(self) -> Path:
+        return self.root / "state" / "selection.json"
+
+    @property
+    def target(self) -> Path:
+        return self.root / "features" / "target.arrow"
+
+    @property
+    def dataset(self) -> Path:
+        return self.root / "dataset"
+
+    @property
+    def card(self) -> Path:
+        return self.dataset / "README.md"
+
+    def commit(self, stage: str, index: int) -> Path:
+        return self.root / "commits" / stage / f"{index:05d}.json"
+
+    def features(self, shard: int) -> Path:
+        return self.root / "features" / f"part-{shard:05d}.arrow"
+
+    def weights(self, shard: int) -> Path:
+        return self.root / "weights" / f"part-{shard:05d}.arrow"
+
+    def data(self, shard: int, shards: int) -> Path:
+        return self.dataset / "data" / f"train-{shard:05d}-of-{shards:05d}.parquet"
+
+    def dropped(self, shard: int) -> Path:
+        return self.root / "dropped" / f"part-{shard:05d}.parquet"
