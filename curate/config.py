@@ -40,7 +40,7 @@ class ReportConfig(Section):
 class Pipeline(Section):
     """One curation job: a pool, a target, a proxy, a method, an output."""
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of everything random."""
     pool: PoolConfig
     """The candidate training data."""
@@ -104,7 +104,7 @@ def load(file: Path, overrides: list[str] | None = None) -> Pipeline:
     content, lines = parse(text, str(file))
     for item in overrides or []:
         override(content, item)
-    return validate(content, lambda key: f"{file}:{_line(lines, key)}")
+    return validate(content, lambda key: _override(key, lines, overrides or []) or f"{file}:{_line(lines, key)}")
 
 
 def validate(content: dict[str, Any], where: Any = lambda key: "config") -> Pipeline:
@@ -139,8 +139,8 @@ def parse(text: bytes, name: str) -> tuple[dict[str, Any], dict[Key, int]]:
         raise ConfigError(
             f"{name}{line}",
             str(getattr(error, "problem", None) or error),
-            "plain YAML",
-            "Check indentation and quotes.",
+            "plain mappings, lists and values",
+            "Check indentation and quotes; tags and aliases are not read.",
         ) from error
     lines: dict[Key, int] = {}
     content = _construct(node, (), lines, name) if node else {}
@@ -155,14 +155,17 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 - PyYAML's own protocol
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse aliases: 300 bytes of them can describe a billion leaves."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="an alias (*name)", problem_mark=self.peek_event().start_mark)
+        """Refuse aliases, 300 bytes of which can describe a billion leaves, and tags, which can name code."""
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="an alias (*name)", problem_mark=event.start_mark)
+        if event.tag is not None:
+            raise yaml.MarkedYAMLError(problem=f"the tag {event.tag}", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
 
 _NUMBER = r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|\.inf|\.nan)"
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][0-9_]*$"), list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][0-9_]{0,30}$"), list("-+0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"^{_NUMBER}$"), list("-+0123456789."))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tfTF"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|)$"), ["~", "n", ""])
@@ -175,7 +178,7 @@ def _construct(node: Any, key: Key, lines: dict[Key, int], name: str) -> Any:
         return _mapping(node, key, lines, name)
     if isinstance(node, yaml.SequenceNode):
         return [_construct(item, (*key, place), lines, name) for place, item in enumerate(node.value)]
-    return _scalar(node, name)
+    return _scalar(node)
 
 
 def _mapping(node: Any, key: Key, lines: dict[Key, int], name: str) -> dict[str, Any]:
@@ -195,9 +198,8 @@ def _mapping(node: Any, key: Key, lines: dict[Key, int], name: str) -> dict[str,
     return found
 
 
-def _scalar(node: Any, name: str) -> Any:
+def _scalar(node: Any) -> Any:
     constructor = yaml.constructor.SafeConstructor()
-    tag = node.tag.removeprefix("tag:yaml.org,2002:")
     makers = {
         "str": lambda: node.value,
         "int": lambda: int(node.value.replace("_", "")),
@@ -205,14 +207,7 @@ def _scalar(node: Any, name: str) -> Any:
         "bool": lambda: node.value.lower() == "true",
         "null": lambda: None,
     }
-    if tag not in makers:
-        raise ConfigError(
-            f"{name}:{node.start_mark.line + 1}",
-            f"the tag {node.tag}",
-            "plain values",
-            "A pipeline file cannot name code.",
-        )
-    return makers[tag]()
+    return makers[node.tag.removeprefix("tag:yaml.org,2002:")]()
 
 
 def override(content: dict[str, Any], item: str) -> None:
@@ -231,7 +226,7 @@ def override(content: dict[str, Any], item: str) -> None:
 
 
 def _explain(error: ValidationError, content: dict[str, Any], where: Any) -> ConfigError:
-    first = error.errors()[0]
+    first = max(error.errors(), key=lambda each: len(_real_key(each["loc"], content)))  # of a union, the branch meant
     key = _real_key(first["loc"], content)
     if first["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(key[-1]), _siblings(error, first), n=1, cutoff=0.5)
@@ -295,6 +290,16 @@ def _all_sections() -> tuple[type[Section], ...]:
 
 def _dotted(key: Key) -> str:
     return ".".join(str(part) for part in key)
+
+
+def _override(key: Key, lines: dict[Key, int], overrides: list[str]) -> str | None:
+    """The `--set` item that gave a key, or gave part of a section that the file does not have."""
+    dotted = f"{_dotted(key)}."
+    for item in reversed(overrides):
+        place = f"{item.partition('=')[0]}."
+        if dotted.startswith(place) or (key not in lines and place.startswith(dotted)):
+            return f"--set {item}"
+    return None
 
 
 def _line(lines: dict[Key, int], key: Key) -> int:

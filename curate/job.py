@@ -23,6 +23,7 @@ from curate.gradients import persample
 from curate.gradients.preconditioner import Preconditioner, make_preconditioner
 from curate.manifest import commits
 from curate.manifest import run as runs
+from curate.manifest.events import Events
 from curate.models import loading, warmup
 from curate.models.base import ModelConfig
 from curate.models.language_model import LanguageModel
@@ -48,6 +49,11 @@ class Job:
     source: Source
     targets: list[Source]
     shards: list[Shard]
+
+    @property
+    def events(self) -> Events:
+        """The run's log, for what a long task has to say."""
+        return Events(self.paths.events)
 
     def method(self) -> Any:
         """The method of the pipeline, built from its section."""
@@ -265,8 +271,9 @@ class StoredProblem:
                 yield self._job.stored(index)[0]
 
     def note(self, text: str) -> None:
-        """Keep a line for the commit record."""
+        """Keep a line for the commit record, and say it now."""
         self.notes.append(text)
+        self._job.events.write("note", stage="fit", text=text)
 
 
 def open_job(run_dir: str) -> Job:

@@ -105,7 +105,7 @@ def _view(root: Path) -> view.View:
     reasons = frame.filter(pl.col("reason").is_not_null()).group_by("reason").agg(pl.len()).sort("reason").collect()
     fits = commits.load(RunPaths(root), "fit", 0)
     return view.View(
-        title=f"{manifest['method']} weights for {record.shards} shards",
+        title=f"{manifest['rows_in']:,} samples, weighted by {manifest['method']}",
         facts=_facts(manifest, record),
         summary=view.summary(frame),
         histogram=view.histogram(frame),

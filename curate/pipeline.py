@@ -18,6 +18,7 @@ from curate.manifest import commits, dataset
 from curate.manifest.events import Events
 from curate.models import device
 from curate.reports.progress import Observer, Silent
+from curate.stages import UNKNOWN, Extent
 from curate.storage import atomic, lock
 from curate.storage.paths import RunPaths
 
@@ -107,14 +108,22 @@ class Flow:
         waiting = sorted(set(indices) - set(done))
         if not waiting:
             return
-        rows = sum(stages.rows_of(self._paths, index) for index in waiting) if stage in stages.PER_SHARD else None
-        with self._observing(stage, rows, resumed=len(done)):
-            if stage == "render":
-                dataset.withdraw(self._paths)
-            task = partial(stages.perform, str(self._paths.root), stage)
-            for index, commit in self._explained(stage, self._workers().map(task, waiting)):
-                self._observer.advance(commit.rows_in)
+        workers, extent = self._workers(), stages.extent(self._paths, stage, waiting)
+        if stage == "render":
+            dataset.withdraw(self._paths)
+        task = partial(stages.perform, str(self._paths.root), stage)
+        with self._observing(stage, extent, resumed=len(done)), self._events.following(self._hear):
+            for index, commit in self._explained(stage, workers.map(task, waiting)):
+                if stage in stages.PER_SHARD:
+                    self._observer.advance(commit.rows_in)
                 self._events.write("commit", stage=stage, index=index, rows=commit.rows_in, dropped=commit.rows_dropped)
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        """Pass on what a task says of itself while it runs."""
+        if event["event"] == "progress":
+            self._observer.advance(event["done"])
+        elif event["event"] == "note":
+            self._observer.note(event["text"])
 
     def _is_done(self, stage: str, index: int) -> bool:
         fingerprint = self._record.stages[stage]
@@ -136,9 +145,9 @@ class Flow:
         return self._executor
 
     @contextmanager
-    def _observing(self, stage: str, rows: int | None = None, resumed: int = 0) -> Iterator[None]:
+    def _observing(self, stage: str, extent: Extent = UNKNOWN, resumed: int = 0) -> Iterator[None]:
         started = time.monotonic()
-        self._observer.stage(stage, rows, "rows")
+        self._observer.stage(stage, extent.total, extent.unit)
         yield
         self._observer.done()
         self._events.write("stage", stage=stage, seconds=round(time.monotonic() - started, 3), resumed=resumed)

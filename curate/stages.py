@@ -7,7 +7,8 @@ Plumbing: reads, calls a room, returns what is to be written. Runs on workers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,25 @@ def perform(run_dir: str, stage: str, index: int) -> commits.Commit:
     return commits.commit(job.paths, record, parts)
 
 
-def rows_of(paths: RunPaths, index: int) -> int:
-    """Rows of a shard, for progress."""
-    return open_job(str(paths.root)).shards[index].rows
+@dataclass(frozen=True)
+class Extent:
+    """How much work a stage is, for progress; None where nobody knows."""
+
+    total: int | None = None
+    unit: str = "rows"
+
+
+UNKNOWN = Extent()
+
+
+def extent(paths: RunPaths, stage: str, indices: Sequence[int]) -> Extent:
+    """Rows that the given tasks will read, or tokens that the warm-up will."""
+    job = open_job(str(paths.root))
+    if stage in PER_SHARD:
+        return Extent(sum(job.shards[index].rows for index in indices))
+    if stage == "proxy" and job.model_config.warmup is not None:
+        return Extent(job.model_config.warmup.tokens, "tokens")
+    return Extent()
 
 
 def shard_name(paths: RunPaths, index: int) -> str:
@@ -95,10 +112,10 @@ def proxy(job: Job, _: int) -> Outcome:
             language_model,
             job.warmup_batches(language_model),
             settings.warmup,
-            progress=lambda step, seen, loss: losses.append(loss),
+            progress=_telling(job, losses),
         )
         contents[job.paths.optimizer] = warmup.optimizer_bytes(moments)
-        facts["warmup_loss"] = [losses[0], losses[-1]]
+        facts["warmup_loss"] = [losses[0], float(np.mean(losses[-max(1, len(losses) // 10) :]))]
     if job.proxy_is_made:
         contents |= {job.paths.proxy / name: data for name, data in loading.files(language_model).items()}
     return Outcome(contents, facts=facts)
@@ -206,6 +223,20 @@ STAGES: dict[str, Callable[[Job, int], Outcome]] = {
     "render": render_shard,
     "seal": seal,
 }
+
+
+def _telling(job: Job, losses: list[float]) -> Callable[[int, int, float], None]:
+    """Note every loss, and say once a second how many tokens were seen."""
+    said, told = time.monotonic(), 0
+
+    def tell(step: int, seen: int, loss: float) -> None:
+        nonlocal said, told
+        losses.append(loss)
+        if time.monotonic() - said > 1:
+            job.events.write("progress", stage="proxy", done=seen - told, step=step, loss=round(loss, 4))
+            said, told = time.monotonic(), seen
+
+    return tell
 
 
 def _write(path: Path, content: Content) -> Part:

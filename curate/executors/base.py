@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
@@ -14,7 +14,7 @@ from curate.types import Section
 class ClusterConfig(Section):
     """Where tasks run. Nothing here changes a result, except `threads`."""
 
-    workers: int | Literal["auto"] = "auto"
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Worker processes of the embedded cluster; `auto` is one a GPU, or one a core; 0 runs in this process, without Dask."""
     threads: int = Field(default=1, ge=1)
     """Compute threads of one task. Part of the environment: another number may change the last bits of a result."""

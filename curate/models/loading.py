@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -121,7 +123,8 @@ def _from_config(config: PreTrainedConfig, options: dict[str, Any], seed: int) -
 
 def _from_gguf(path: Path, options: dict[str, Any]) -> PreTrainedModel:
     """Dequantise into a fresh model: the loaded one counts as quantised and can be neither trained nor saved."""
-    loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, **options)
+    with contextlib.redirect_stderr(io.StringIO()):  # transformers draws a progress bar of its own here
+        loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, **options)
     config = type(loaded.config).from_dict(
         {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
     )

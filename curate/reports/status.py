@@ -41,7 +41,7 @@ def status(root: Path) -> Status:
     """Count what is committed. Raises ConfigError if `root` is no run directory, IntegrityError on damaged records."""
     paths, record = RunPaths(root), run.load(root)
     seconds: dict[str, float] = {}
-    for event in read(paths.events):
+    for event, _ in read(paths.events):
         if event["event"] == "stage":
             seconds[event["stage"]] = seconds.get(event["stage"], 0.0) + event["seconds"]
     lines = []

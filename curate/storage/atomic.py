@@ -1,7 +1,7 @@
 """The only writer: a file appears under its final name whole and durable, or not at all.
 
-temp file in the same directory (O_EXCL) → write → fsync → rename → fsync(directory). `hook` is called before each system
-call, so that tests can fail, kill or record at every one of them.
+temp file in the same directory (O_EXCL) → write → fsync → rename → fsync(directory); a new directory is made durable in
+its parent first. `hook` is called before each system call, so that tests can fail, kill or record at every one of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -49,27 +49,38 @@ def write_stream(path: Path, write: Callable[[BinaryIO], object]) -> Part:
         ResourceError: no space, quota, or not permitted; the temporary file is removed.
         IntegrityError: fsync failed: the bytes may not be on disk and are never retried in place.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp-{secrets.token_hex(8)}")
-    with _explained(path), _removed_on_error(temporary):
+    with explained(path), _removed_on_error(temporary):
+        make_directory(path.parent)
         hook("open", temporary)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
         with os.fdopen(descriptor, "wb", buffering=0) as raw:
             stream = _Hashing(raw, temporary)
             write(cast(BinaryIO, stream))
-            hook("fsync", temporary)
-            _fsync(raw.fileno(), path)
+            _fsync("fsync", raw.fileno(), temporary)
         hook("rename", path)
         os.replace(temporary, path)
         _fsync_directory(path.parent)
     return Part(path, stream.size, stream.digest.hexdigest())
 
 
+def make_directory(path: Path) -> None:
+    """Create a directory and its parents, each as durable as the files that will be in it. Raises ResourceError."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    with explained(path):
+        hook("mkdir", path)
+        with suppress(FileExistsError):  # another worker was first; a file of that name fails below
+            os.mkdir(path)
+        _fsync_directory(path.parent)
+
+
 def link(source: Path, target: Path) -> None:
     """Give committed bytes a second name (same file system: a hard link, else a copy)."""
     if target.exists():
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(target.parent)
     try:
         hook("link", target)
         os.link(source, target)
@@ -80,18 +91,21 @@ def link(source: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file that the protocol has made obsolete; absent is fine."""
-    hook("remove", path)
-    path.unlink(missing_ok=True)
-    _fsync_directory(path.parent)
+    """Remove a file that the protocol has made obsolete; absent is fine. Raises ResourceError."""
+    if path.exists():
+        with explained(path):
+            hook("remove", path)
+            path.unlink(missing_ok=True)
+            _fsync_directory(path.parent)
 
 
 def quarantine(path: Path) -> Path:
     """Set a part with wrong bytes aside as `<name>.corrupt-<n>` and return that name."""
     aside = next(name for n in range(1, 10_000) if not (name := path.with_name(f"{path.name}.corrupt-{n}")).exists())
-    hook("rename", aside)
-    os.replace(path, aside)
-    _fsync_directory(path.parent)
+    with explained(aside):
+        hook("rename", aside)
+        os.replace(path, aside)
+        _fsync_directory(path.parent)
     return aside
 
 
@@ -105,10 +119,11 @@ def sweep(directory: Path) -> list[Path]:
 
 @contextmanager
 def append(path: Path) -> Iterator[BinaryIO]:
-    """Open a log for appending: logs lie outside the protocol and outside every promise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab", buffering=0) as stream:
-        yield cast(BinaryIO, stream)
+    """Open a log for appending: logs lie outside the protocol and outside every promise. Raises ResourceError."""
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as stream:
+            yield cast(BinaryIO, stream)
 
 
 class _Hashing:
@@ -147,8 +162,9 @@ class _Hashing:
         return True
 
 
-def _fsync(descriptor: int, path: Path) -> None:
+def _fsync(operation: str, descriptor: int, path: Path) -> None:
     try:
+        hook(operation, path)
         os.fsync(descriptor)
     except OSError as error:
         if error.errno in NO_SPACE:
@@ -159,10 +175,9 @@ def _fsync(descriptor: int, path: Path) -> None:
 
 
 def _fsync_directory(directory: Path) -> None:
-    hook("fsync-directory", directory)
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _fsync(descriptor, directory)
+        _fsync("fsync-directory", descriptor, directory)
     finally:
         os.close(descriptor)
 
@@ -177,7 +192,8 @@ def _removed_on_error(temporary: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Turn what the operating system raises while `path` is written into a ResourceError."""
     try:
         yield
     except OSError as error:

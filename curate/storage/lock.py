@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from curate.errors import ResourceError
+from curate.storage import atomic
 
 
 @contextmanager
@@ -21,8 +22,9 @@ def exclusive(path: Path) -> Iterator[None]:
     Raises:
         ResourceError: another live process holds it; the message says which.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    atomic.make_directory(path.parent)
+    with atomic.explained(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,162 @@
+"""A whole curation problem of a second: a pool of two kinds of sentence, a target of one, and models of two layers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import yaml
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+ANIMALS = ("cat", "dog", "horse", "owl", "fox", "hen")
+PLACES = ("mat", "roof", "field", "river bank", "old wall", "farm")
+NUMBERS = ("one", "two", "three", "four", "five", "six")
+CHAT = (
+    "{% for turn in messages %}<|{{ turn.role }}|>{{ turn.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+    },
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
+}
+UNPROMISED = ("logs", "report.html", ".lock")
+"""What lies outside the promise of byte identity."""
+
+
+def animal(n: int) -> str:
+    """The n-th sentence about an animal; all are different for a few thousand n."""
+    return f"the {ANIMALS[n % 6]} sat on the {PLACES[n // 6 % 6]} and the {ANIMALS[n // 36 % 6]} saw it, number {n}"
+
+
+def numeral(n: int) -> str:
+    """The n-th sentence about numbers."""
+    return f"{NUMBERS[n % 6]} plus {NUMBERS[n // 6 % 6]} is not {NUMBERS[n // 36 % 6]}, said line {n}"
+
+
+def texts(rows: int) -> list[str]:
+    """A pool: animals and numbers by turns."""
+    return [animal(n) if n % 2 else numeral(n) for n in range(rows)]
+
+
+def write_model(directory: Path, kind: str, *, vocab: int = 320, weights: bool = True) -> Path:
+    """A tiny checkpoint as a user has it on disk: config, tokenizer and, unless told otherwise, weights."""
+    write_tokenizer(directory, vocab)
+    config = AutoConfig.for_model(kind, vocab_size=vocab, bos_token_id=0, eos_token_id=1, **SHAPES[kind])
+    config.save_pretrained(directory)
+    if weights:
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+    return directory
+
+
+def write_tokenizer(directory: Path, vocab: int = 320) -> Path:
+    """A byte-level BPE of exactly `vocab` tokens with a chat template."""
+    specials = ["<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>"]
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
+    core.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+    )
+    core.train_from_iterator(texts(200), trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
+    fast.chat_template = CHAT
+    fast.save_pretrained(directory)
+    return directory
+
+
+@dataclass(frozen=True)
+class World:
+    """Files shared by tests, which must not change them.
+
+    Attributes:
+        root: directory of everything.
+        model: a Llama with weights.
+        pool: two Parquet files of 30 rows with an `id` column.
+        target: six rows about animals.
+    """
+
+    root: Path
+    model: Path
+    pool: Path
+    target: Path
+
+    def settings(self, **changes: Any) -> dict[str, Any]:
+        """A pipeline as plain data; a change that is a dict is merged into its section, None removes a section."""
+        content: dict[str, Any] = {
+            "pool": {"path": str(self.pool / "*.parquet"), "shard_rows": 20},
+            "target": {"path": str(self.target)},
+            "model": {"name": str(self.model), "max_tokens": 48},
+            "features": {"projection": {"dim": 64}},
+            "method": {"name": "bds"},
+            "cluster": {"workers": 0},
+        }
+        for section, change in changes.items():
+            merges = isinstance(change, dict) and isinstance(content.get(section), dict) and section != "method"
+            content[section] = {**content[section], **change} if merges else change
+        return {section: value for section, value in content.items() if value is not None}
+
+    def file(self, path: Path, **changes: Any) -> Path:
+        """The same as a pipeline file."""
+        path.write_text(yaml.safe_dump(self.settings(**changes), sort_keys=False))
+        return path
+
+
+def make(root: Path) -> World:
+    """Write the shared files."""
+    pool = root / "pool"
+    pool.mkdir()
+    lines = texts(60)
+    for part in range(2):
+        rows = range(30 * part, 30 * part + 30)
+        table = pa.table({"id": list(rows), "text": [lines[row] for row in rows]})
+        pq.write_table(table, pool / f"pool-{part}.parquet")
+    target = root / "target.parquet"
+    pq.write_table(pa.table({"text": [animal(n) for n in range(1000, 1012, 2)]}), target)
+    return World(root, write_model(root / "llama", "llama"), pool, target)
+
+
+def written(run: Path) -> pa.Table:
+    """The whole dataset of a run, in order."""
+    return pa.concat_tables([pq.read_table(path) for path in sorted((run / "dataset" / "data").glob("*.parquet"))])
+
+
+def dropped(run: Path) -> list[str]:
+    """Reasons of all rows set apart, in order."""
+    parts = sorted((run / "dropped").glob("*.parquet"))
+    return [reason for part in parts for reason in pq.read_table(part)["reason"].to_pylist()]
+
+
+def manifest(run: Path) -> dict[str, Any]:
+    """The manifest of a finished run."""
+    return json.loads((run / "manifest.json").read_bytes())
+
+
+def weights(run: Path) -> np.ndarray:
+    """The weights that the method gave, in pool order."""
+    from curate.reports.frames import weights as frame
+
+    return frame(run)["weight"].to_numpy()
+
+
+def promised(run: Path) -> dict[str, str]:
+    """Path → sha256 of every file whose bytes are promised."""
+    files = [path for path in run.rglob("*") if path.is_file() and path.relative_to(run).parts[0] not in UNPROMISED]
+    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
