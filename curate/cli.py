@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 File = Annotated[Path, typer.Argument(metavar="FILE.yaml", help="Pipeline file.")]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, such as runs/quickstart.")]
@@ -204,7 +204,7 @@ def _print_samples(title: str, samples: list[Any]) -> None:
         loss = "" if sample.loss is None else f"{sample.loss:.2f}"
         count = "" if sample.tokens is None else str(sample.tokens)
         table.add_row(sample.id, f"{sample.weight:.3f}", loss, count, Text(values))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+    out.print(table, soft_wrap=False)
 
 
 def _print_sample(sample: Any) -> None:
@@ -213,7 +213,7 @@ def _print_sample(sample: Any) -> None:
     if sample.loss is not None:
         facts |= {"loss": f"{sample.loss:.4f} nats a token", "tokens": sample.tokens}
         facts["gradient"] = f"{sample.norm:.4g} long"
-    for name, value in {**facts, **sample.row}.items():
+    for name, value in (*facts.items(), *sample.row.items()):
         out.print(f"{escape(name, 40):<12} {escape(str(value), 2000)}", markup=False)
 
 

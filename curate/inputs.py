@@ -54,7 +54,7 @@ def survey(pipeline: Pipeline) -> RunRecord:
     pool = sources.scan(pipeline.pool, shard_rows=pipeline.pool.shard_rows)
     check_collision(pool.schema, pipeline.output)
     targets = [sources.scan(target, shard_rows=pipeline.pool.shard_rows) for target in pipeline.targets]
-    _check_targets(pipeline, targets)
+    _check_rows(pipeline, pool, targets)
     model = _model(pipeline.model) if pipeline.model is not None else None
     return RunRecord(
         curate=version("curate"),
@@ -173,10 +173,11 @@ def _continued(old: RunRecord, now: RunRecord, pipeline: Pipeline) -> RunRecord:
     return now
 
 
-def _check_targets(pipeline: Pipeline, targets: list[Source]) -> None:
-    for target, seen in zip(pipeline.targets, targets, strict=True):
+def _check_rows(pipeline: Pipeline, pool: Source, targets: list[Source]) -> None:
+    for section, seen in zip((pipeline.pool, *pipeline.targets), (pool, *targets), strict=True):
         if seen.rows == 0:
-            raise DataError(target.path, "no rows", "at least one target sample", "Name a target with rows.")
+            fix = f"Name a {section.section} with rows."
+            raise DataError(f"{section.section} ({section.path})", "no rows", "at least one sample", fix)
 
 
 def _refuse_foreign(root: Path) -> None:

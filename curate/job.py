@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,10 @@ from curate.storage import tables
 from curate.storage.fingerprint import fingerprint
 from curate.storage.paths import RunPaths
 from curate.types import Batch, Features, Shard
+from curate.weights.base import no_valid_row
+
+STATED = ("method", "model", "revision", "target_sha256", "config_sha256", "version", "normalisation")
+"""Facts that every part of the dataset carries in its metadata."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,10 @@ class Job:
             )
         return table
 
+    def place(self, index: int, row: int) -> str:
+        """A row of a shard as messages name it: its file and its row there."""
+        return f"{self.shards[index].file.path}, row {self.shards[index].start + row}"
+
     @property
     def model_config(self) -> ModelConfig:
         """The `model` section. Raises ModelError if there is none."""
@@ -117,25 +125,30 @@ class Job:
         generator = np.random.default_rng([self.pipeline.seed, 1])
         budget, sample = settings.tokens, list[tokens.Tokens]()
         for index in generator.permutation(len(self.shards)):
-            found = self._tokens(self.read(int(index)), self.pipeline.pool, language_model)
+            table = self.read(int(index))
+            found = self._tokens(table, self.pipeline.pool, language_model, partial(self.place, int(index)))
             usable = [row for row in found if row is not None]
             kept = [usable[place] for place in generator.permutation(len(usable))[: self._quota(len(usable), budget)]]
             sample += kept
+        if not sample:
+            raise no_valid_row()
         batches = layout.batches([len(row.ids) for row in sample], settings.batch_tokens)
         while batches:
             for place in generator.permutation(len(batches)):
                 members = [sample[row] for row in batches[place]]
                 yield collate(batches[place], [row.ids for row in members], [row.loss for row in members])
 
-    def features_of(self, table: pa.Table, section: SourceConfig, *, preconditioned: bool) -> ShardFeatures:
-        """Features of the rows of a table, in order."""
+    def features_of(
+        self, table: pa.Table, section: SourceConfig, *, place: Callable[[int], str], preconditioned: bool
+    ) -> ShardFeatures:
+        """Features of the rows of a table, in order; `place` names a row for messages."""
         language_model, settings = self.language_model(), self.pipeline.features
         made = commits.require(self.paths, "proxy").fingerprint
         preconditioner = _preconditioner(self.paths.root, made) if preconditioned else None
-        found = self._tokens(table, section, language_model)
+        found = self._tokens(table, section, language_model, place)
         reasons = rows.check(table, section)
         reasons = [reason or (NO_LOSS if row is None else None) for reason, row in zip(reasons, found, strict=True)]
-        usable = [place for place, row in enumerate(found) if row is not None]
+        usable = [position for position, row in enumerate(found) if row is not None]
         plan = layout.batches([len(row.ids) for row in found if row is not None], settings.batch_tokens)
         return featurize(
             (_batch([usable[place] for place in batch], found) for batch in plan),
@@ -155,11 +168,12 @@ class Job:
                 for shard in sources.shards(source, shard_rows=self.pipeline.pool.shard_rows)
             ]
         ).slice(0, section.max_rows)
-        features = self.features_of(table, section, preconditioned=False)
+        where = f"target {section.name} ({section.path}), row {{}}".format
+        features = self.features_of(table, section, place=where, preconditioned=False)
         for row, reason in enumerate(features.reasons):
             if reason is not None:
                 fix = "Remove it: a target is small, and every sample of it must be usable."
-                raise DataError(f"target {section.name} ({section.path}), row {row}", reason, "a usable sample", fix)
+                raise DataError(where(row), reason, "a usable sample", fix)
         return features
 
     def stored(self, index: int) -> tuple[Features, list[str | None], np.ndarray | None]:
@@ -173,7 +187,7 @@ class Job:
 
     def count_tokens(self, index: int) -> list[int]:
         """Tokens of every row of a shard under the proxy's tokenizer; 0 for rows set aside."""
-        found = self._tokens(self.read(index), self.pipeline.pool, self.language_model())
+        found = self._tokens(self.read(index), self.pipeline.pool, self.language_model(), partial(self.place, index))
         return [0 if row is None else len(row.ids) for row in found]
 
     def shard_weights(self) -> Iterator[ShardWeights]:
@@ -217,16 +231,21 @@ class Job:
             "stages": self.record.stages,
         }
 
+    @property
+    def stated(self) -> str:
+        """The facts that every part of the dataset carries, as JSON."""
+        return json.dumps({name: self.facts[name] for name in STATED}, sort_keys=True)
+
     def _tokens(
-        self, table: pa.Table, section: SourceConfig, language_model: LanguageModel
+        self, table: pa.Table, section: SourceConfig, language_model: LanguageModel, place: Callable[[int], str]
     ) -> list[tokens.Tokens | None]:
         settings = self.model_config
         found = tokens.tokenize(table, section, language_model.tokenizer, max_tokens=settings.max_tokens)
         for row, entry in enumerate(found):
             if entry is not None and max(entry.ids) >= language_model.vocab:
                 raise ModelError(
-                    f"tokenizer {settings.tokenizer or settings.name}, row {row} of a shard",
-                    f"token id {max(entry.ids)}",
+                    place(row),
+                    f"token id {max(entry.ids)} from the tokenizer of {settings.tokenizer or settings.name}",
                     f"ids below the model's vocabulary of {language_model.vocab}",
                     "This tokenizer belongs to another model: name the right one as model.tokenizer.",
                 )

@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def perform(run_dir: str, stage: str, index: int) -> commits.Commit:
     record = commits.Commit(
         stage, index, fingerprint, outcome.rows_in, rows_out, outcome.rows_dropped, facts=outcome.facts
     )
+    commits.remove_obsolete(job.paths, stage, index, keep=parts)
     return commits.commit(job.paths, record, parts)
 
 
@@ -139,9 +141,10 @@ def target(job: Job, _: int) -> Outcome:
 def featurize_shard(job: Job, index: int) -> Outcome:
     """Features of one shard under the proxy."""
     table, settings = job.read(index), job.pipeline.features
-    features = job.features_of(table, job.pipeline.pool, preconditioned=settings.optimizer == "adam")
+    adam, place = settings.optimizer == "adam", partial(job.place, index)
+    features = job.features_of(table, job.pipeline.pool, place=place, preconditioned=adam)
     if settings.on_nonfinite == "error" and NONFINITE in features.reasons:
-        where = f"{job.shards[index].file.path}, row {job.shards[index].start + features.reasons.index(NONFINITE)}"
+        where = place(features.reasons.index(NONFINITE))
         raise DataError(where, NONFINITE, "a finite loss and gradient", FIX_NONFINITE)
     dropped = sum(reason is not None for reason in features.reasons)
     part = store.to_table(features, dtype=settings.dtype, spec=job.feature_spec)
@@ -188,7 +191,8 @@ def render_shard(job: Job, index: int) -> Outcome:
         config=job.pipeline.output,
         shard=index,
     )
-    contents: dict[Path, Content] = {job.paths.data(index, len(job.shards)): rendered.kept}
+    kept = rendered.kept.replace_schema_metadata({**(rendered.kept.schema.metadata or {}), "curate": job.stated})
+    contents: dict[Path, Content] = {job.paths.data(index, len(job.shards)): kept}
     if rendered.dropped.num_rows:
         contents[job.paths.dropped(index)] = rendered.dropped
     total = job.shards[index].rows

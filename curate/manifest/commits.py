@@ -61,7 +61,7 @@ def load(paths: RunPaths, stage: str, index: int) -> Commit | None:
         content = json.loads(paths.commit(stage, index).read_bytes())
         parts = tuple(PartRecord(**part) for part in content.pop("parts"))
         return Commit(**content, parts=parts)
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError, IntegrityError):
         return None
 
 
@@ -107,10 +107,19 @@ def quarantine(paths: RunPaths, record: Commit) -> list[str]:
     for part in record.parts:
         path = paths.root / part.path
         if path.exists() and sha256_file(path) != part.sha256:
-            notes.append(f"{part.path}: quarantined as {atomic.quarantine(path).name}; it will be recomputed")
+            aside = atomic.quarantine(path, paths.aside(path)).relative_to(paths.root)
+            notes.append(f"{part.path}: quarantined as {aside}; it will be recomputed")
     if notes:
         atomic.remove(paths.commit(record.stage, record.index))
     return notes
+
+
+def remove_obsolete(paths: RunPaths, stage: str, index: int, *, keep: Iterable[Part]) -> None:
+    """Remove parts that a task wrote under earlier output settings and does not write any more."""
+    before, now = load(paths, stage, index), {part.path for part in keep}
+    for part in before.parts if before is not None else ():
+        if paths.root / part.path not in now:
+            atomic.remove(paths.root / part.path)
 
 
 def stages(paths: RunPaths) -> dict[str, list[int]]:

@@ -25,7 +25,7 @@ def load(root: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_bytes())
         stated = content.pop("self")
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _edited(path) from error
     if fingerprint(content) != stated:
         raise _edited(path)

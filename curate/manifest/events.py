@@ -43,7 +43,7 @@ class Events:
 
 
 def read(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-    """The events from an offset on, each with the offset behind it; a torn line ends the reading."""
+    """The events from an offset on, each with the offset behind it; half a line ends the reading, or is passed over."""
     if not path.is_file():
         return
     with path.open("rb") as stream:
@@ -52,7 +52,11 @@ def read(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
             if not line.endswith(b"\n"):
                 return
             start += len(line)
-            yield json.loads(line), start
+            try:
+                event = json.loads(line)
+            except ValueError:  # half a line of a killed writer, and the next writer's joined to it
+                continue
+            yield event, start
 
 
 def _follow(path: Path, start: int, ended: threading.Event, hear: Callable[[dict[str, Any]], None]) -> None:

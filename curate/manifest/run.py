@@ -34,7 +34,7 @@ class RunRecord:
 
 def save(paths: RunPaths, record: RunRecord) -> None:
     """Write run.json."""
-    atomic.write_bytes(paths.run, json.dumps(asdict(record), indent=1, sort_keys=True).encode() + b"\n")
+    atomic.write_bytes(paths.run, json.dumps(asdict(record), indent=1).encode() + b"\n")
 
 
 def load(root: Path) -> RunRecord:

@@ -237,6 +237,6 @@ def _heaviest(shards: Iterable[ShardWeights]) -> float:
             "weights",
             "no row with a positive weight",
             "at least one",
-            "Look at the reasons the rows were set aside (dropped/), and at the target.",
+            "Every row was set aside: fix the rows; `pool.on_bad_row: error` names the first.",
         )
     return heaviest

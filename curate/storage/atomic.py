@@ -81,13 +81,14 @@ def link(source: Path, target: Path) -> None:
     if target.exists():
         return
     make_directory(target.parent)
-    try:
-        hook("link", target)
-        os.link(source, target)
+    with explained(target):
+        try:
+            hook("link", target)
+            os.link(source, target)
+        except OSError:
+            with source.open("rb") as stream:
+                write_stream(target, lambda out: [out.write(data) for data in iter(lambda: stream.read(1 << 20), b"")])
         _fsync_directory(target.parent)
-    except OSError:
-        with source.open("rb") as stream:
-            write_stream(target, lambda out: [out.write(block) for block in iter(lambda: stream.read(1 << 20), b"")])
 
 
 def remove(path: Path) -> None:
@@ -99,12 +100,14 @@ def remove(path: Path) -> None:
             _fsync_directory(path.parent)
 
 
-def quarantine(path: Path) -> Path:
-    """Set a part with wrong bytes aside as `<name>.corrupt-<n>` and return that name."""
-    aside = next(name for n in range(1, 10_000) if not (name := path.with_name(f"{path.name}.corrupt-{n}")).exists())
+def quarantine(path: Path, place: Path) -> Path:
+    """Move a part with wrong bytes to `<place>.corrupt-<n>` and return that path. Raises ResourceError."""
+    aside = next(name for n in range(1, 10_000) if not (name := Path(f"{place}.corrupt-{n}")).exists())
+    make_directory(aside.parent)
     with explained(aside):
         hook("rename", aside)
         os.replace(path, aside)
+        _fsync_directory(aside.parent)
         _fsync_directory(path.parent)
     return aside
 
@@ -113,7 +116,7 @@ def sweep(directory: Path) -> list[Path]:
     """Remove the temporary files that a killed writer left behind; call it under the run's lock only."""
     left = sorted(path for path in directory.rglob("*.tmp-*") if TEMPORARY.search(path.name))
     for path in left:
-        path.unlink()
+        path.unlink(missing_ok=True)  # a worker that outlived its run may have just renamed it
     return left
 
 

@@ -72,5 +72,9 @@ class RunPaths:
     def data(self, shard: int, shards: int) -> Path:
         return self.dataset / "data" / f"train-{shard:05d}-of-{shards:05d}.parquet"
 
+    def aside(self, path: Path) -> Path:
+        """Where a part with wrong bytes goes: not beside it, since whatever lies in dataset/ is loaded and published."""
+        return self.root / "quarantine" / path.relative_to(self.root)
+
     def dropped(self, shard: int) -> Path:
         return self.root / "dropped" / f"part-{shard:05d}.parquet"

@@ -25,9 +25,10 @@ def write_parquet(path: Path, table: pa.Table, *, metadata: dict[str, str]) -> P
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata}).combine_chunks()
 
     def write(stream: Any) -> None:
-        pq.write_table(
-            table, stream, compression="zstd", write_page_checksum=True, row_group_size=ROW_GROUP, store_schema=True
-        )
+        writer = pq.ParquetWriter(stream, table.schema, compression="zstd", write_page_checksum=True, store_schema=True)
+        with writer:
+            if len(table):  # readers stumble over a row group without rows
+                writer.write_table(table, row_group_size=ROW_GROUP)
 
     return atomic.write_stream(path, write)
 

@@ -139,7 +139,8 @@ def on_valid_rows(features: Features, weights: Tensor) -> Tensor:
 
 def no_valid_row() -> DataError:
     """The error of a pool in which no row may get a weight."""
-    return DataError("pool", "no valid row", "at least one", "See dropped/ for why each row was set aside.")
+    fix = "Every row was set aside: fix the rows; `pool.on_bad_row: error` names the first."
+    return DataError("pool", "no valid row", "at least one", fix)
 
 
 def _not_finite(where: str) -> DataError:

@@ -83,7 +83,7 @@ def _install(fault: dict[str, Any]) -> None:
         if "count" in fault:
             with Path(fault["count"]).open("a") as stream:
                 stream.write(f"{operation} {path}\n")
-        if calls == fault.get("kill"):
+        if calls == fault.get("kill") or fault.get("kill_before", "\0") in str(path):
             os._exit(137)
         if calls >= fault.get("fail", calls + 1):
             raise OSError(fault["errno"], os.strerror(fault["errno"]))

@@ -16,6 +16,8 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from curate.reports import frames
+
 ANIMALS = ("cat", "dog", "horse", "owl", "fox", "hen")
 PLACES = ("mat", "roof", "field", "river bank", "old wall", "farm")
 NUMBERS = ("one", "two", "three", "four", "five", "six")
@@ -151,12 +153,15 @@ def manifest(run: Path) -> dict[str, Any]:
 
 def weights(run: Path) -> np.ndarray:
     """The weights that the method gave, in pool order."""
-    from curate.reports.frames import weights as frame
-
-    return frame(run)["weight"].to_numpy()
+    return frames.weights(run)["weight"].to_numpy()
 
 
 def promised(run: Path) -> dict[str, str]:
     """Path → sha256 of every file whose bytes are promised."""
     files = [path for path in run.rglob("*") if path.is_file() and path.relative_to(run).parts[0] not in UNPROMISED]
     return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
+
+
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a checkpoint."""
+    return PreTrainedTokenizerFast.from_pretrained(directory)

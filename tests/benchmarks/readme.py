@@ -1,0 +1,116 @@
+"""Write the generated parts of README.md: `python tests/benchmarks/readme.py`. A test checks that they are current.
+
+Numbers come from results/*.json, the reference from the schema, the methods from the registry; nothing is typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from curate import config
+from curate.registry import METHODS
+
+HERE = Path(__file__).parent
+README = HERE.parents[1] / "README.md"
+RESULTS = HERE / "results"
+
+
+def methods() -> str:
+    """The registry as a table."""
+    rows = [f"| `{entry.name}` | {entry.reads} | {entry.paper} | {entry.summary} |" for entry in METHODS.values()]
+    return "\n".join(["| method | needs | paper | what a weight means |", "|---|---|---|---|", *rows])
+
+
+def reference() -> str:
+    """Every key of the pipeline file with its default and its meaning."""
+    schema = config.schema()
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for name, section in schema["properties"].items():
+        lines += _section(schema, name, section)
+    return "\n".join(lines)
+
+
+def shares() -> str:
+    """What the weights did per domain and per kind, for every committed result file."""
+    return "\n\n".join(_shares(path) for path in sorted(RESULTS.glob("shares-*.json")))
+
+
+def memory() -> str:
+    """Peak memory of every stage for a pool and one ten times as large."""
+    result = json.loads((RESULTS / "memory.json").read_text())
+    small, large = (f"{rows:,} rows" for rows in result["rows"])
+    lines = [f"| stage | {small} | {large} | ratio |", "|---|---:|---:|---:|"]
+    for line in result["stages"]:
+        lines.append(f"| {line['stage']} | {line['mib']:.0f} MiB | {line['mib_10x']:.0f} MiB | {line['ratio']:.2f} |")
+    return "\n".join(lines)
+
+
+PARTS: dict[str, Callable[[], str]] = {"methods": methods, "reference": reference, "shares": shares, "memory": memory}
+
+
+def written(text: str) -> str:
+    """The README with every generated part made anew."""
+    for name, make in PARTS.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        text = pattern.sub(lambda match, make=make: f"{match[1]}{make()}\n{match[2]}", text)
+    return text
+
+
+def _shares(path: Path) -> str:
+    result = json.loads(path.read_text())
+    groups = result["groups"]
+    ways = sorted({line["method"] for line in groups})
+    runs = max(line["runs"] for line in groups)
+    seeds = f"mean ± standard deviation of {runs} seeds" if runs > 1 else "one seed"
+    head = f"`pipelines/{path.stem.removeprefix('shares-')}.yaml`, {result['rows']:,} rows, {seeds}, {result['date']}:"
+    titles = [f"{way}: top quarter | {way}: weight" for way in ways]
+    lines = [head, "", f"| rows | {' | '.join(titles)} |", "|---|" + "---:|" * 2 * len(ways)]
+    for column, value in dict.fromkeys((line["column"], line["value"]) for line in groups):
+        found = {line["method"]: line for line in groups if (line["column"], line["value"]) == (column, value)}
+        cells = [_ratio(found[way], figure) for way in ways for figure in ("top_ratio", "ratio")]
+        lines.append(f"| {column} = {value} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _ratio(line: dict[str, Any], figure: str) -> str:
+    spread = f" ± {line[f'{figure}_sd']:.2f}" if line["runs"] > 1 else ""
+    return f"×{line[figure]:.2f}{spread}"
+
+
+def _section(schema: dict[str, Any], name: str, field: dict[str, Any]) -> list[str]:
+    """One key, then the keys below it."""
+    lines = [f"| `{name}` | {_default(field)} | {_text(field.get('description', ''))} |"]
+    for model in _models(schema, field):
+        prefix = (
+            name if len(_models(schema, field)) == 1 else f"{name} ({model['properties']['name'].get('const', '')})"
+        )
+        for key, inner in model["properties"].items():
+            if "const" not in inner:
+                lines += _section(schema, f"{prefix}.{key}", inner)
+    return lines
+
+
+def _models(schema: dict[str, Any], field: dict[str, Any]) -> list[dict[str, Any]]:
+    options = [field, *field.get("anyOf", []), *field.get("oneOf", []), *field.get("allOf", [])]
+    names = dict.fromkeys(option["$ref"].rsplit("/", 1)[1] for option in options if "$ref" in option)
+    return [schema["$defs"][name] for name in names]
+
+
+def _default(field: dict[str, Any]) -> str:
+    if "default" not in field:
+        return ""
+    return "" if isinstance(field["default"], dict) else f"`{json.dumps(field['default'])}`"
+
+
+def _text(description: str) -> str:
+    return " ".join(description.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    README.write_text(written(README.read_text()))
+    sys.stdout.write(f"{README.name} written\n")
