@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ class Run:
         """The rows written, as a `datasets.Dataset` with their weight column."""
         import datasets
 
-        files = sorted((RunPaths(self.path).dataset / "data").glob("*.parquet"))
+        files = sorted(str(path) for path in (RunPaths(self.path).dataset / "data").glob("*.parquet"))
         return datasets.Dataset.from_parquet([*files])  # pyright: ignore[reportReturnType]
 
     def weights(self) -> pl.DataFrame:
@@ -62,7 +63,7 @@ def run(
     Args:
         source: a pipeline file, a `Pipeline`, or its content as a dict.
         run_dir: where the run lies; `runs/<name of the file>` by default.
-        overrides: `a.b=value` items, for a file.
+        overrides: `a.b=value` items that replace or add keys.
         observer: hears about progress.
         allow_environment_change: resume under other library versions, giving up byte identity.
 
@@ -72,6 +73,9 @@ def run(
     if isinstance(source, str | Path):
         job, name = config.load(Path(source), overrides), Path(source).stem
     else:
-        job, name = source if isinstance(source, Pipeline) else config.validate(source), "run"
+        content = config.to_dict(source) if isinstance(source, Pipeline) else deepcopy(source)
+        for item in overrides or []:
+            config.override(content, item)
+        job, name = config.validate(content), "run"
     path = Path(run_dir) if run_dir is not None else Path("runs") / name
     return Run(pipeline.run(job, path, observer=observer, allow_environment_change=allow_environment_change))

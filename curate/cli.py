@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -20,12 +21,12 @@ from curate.reports.terminal import escape
 
 app = typer.Typer(
     help="Learn how much each training example should count, and get an ordinary sharded dataset.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+INTERRUPTED = 130
 
 File = Annotated[Path, typer.Argument(metavar="FILE.yaml", help="Pipeline file.")]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, such as runs/quickstart.")]
@@ -53,7 +54,7 @@ def run(file: File, run_dir: Into = None, overrides: Set = None, allow_environme
 
 @app.command()
 def plan(file: File, run_dir: Into = None, overrides: Set = None) -> None:
-    """Stages, rows, tokens, estimated time, memory and disk; runs nothing."""
+    """Estimate time, memory and disk of every stage; runs nothing."""
     from curate import config
     from curate import plan as plans
 
@@ -68,7 +69,7 @@ def plan(file: File, run_dir: Into = None, overrides: Set = None) -> None:
     out.print(table)
     out.print(
         f"{amount(estimate.rows)} rows in {estimate.shards} shards, proxy of {amount(estimate.parameters)} parameters, "
-        f"{estimate.workers} workers of {estimate.speed / 1e9:.0f} GFLOP/s\n"
+        f"{estimate.workers} worker{'s' if estimate.workers > 1 else ''} of {estimate.speed / 1e9:.0f} GFLOP/s\n"
         f"about {duration(estimate.seconds)}, {size(estimate.disk)} of {size(estimate.disk_free)} free disk"
     )
 
@@ -81,7 +82,7 @@ def weigh(
     run_dir: Into = None,
     overrides: Set = None,
 ) -> None:
-    """New weights from an existing run's features, without a gradient pass over the pool."""
+    """New weights from the features of an existing run."""
     from curate import again, pipeline
     from curate.reports.progress import observer
 
@@ -111,7 +112,7 @@ def status(source: RunDir) -> None:
 
 @app.command()
 def verify(source: RunDir) -> None:
-    """Re-hash everything a run committed; one line a problem, exit code 5 if there is any."""
+    """Re-hash everything a run committed; exit code 5 on any problem."""
     from curate.manifest.verify import verify as find_problems
 
     parts = 0
@@ -176,7 +177,7 @@ def schema() -> None:
 
 @app.command()
 def doctor(directory: Annotated[Path, typer.Argument(help="Where runs will be written.")] = Path()) -> None:
-    """Check this environment: versions, devices, memory, and whether the disk keeps its promises."""
+    """Check versions, devices, memory and the disk of this machine."""
     from curate.doctor import checkup
 
     table = _table("", "what", "found")
@@ -227,22 +228,26 @@ def main() -> None:
 
     0 done, 2 config, 3 data, 4 model, 5 integrity, 6 resource, 7 publish, 130 interrupted.
     """
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"] or ["--help"]
+    debug = "--debug" in sys.argv[1:]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(arguments, prog_name="curate", standalone_mode=False)
+        if code == INTERRUPTED:  # what typer makes of an interrupt
+            raise KeyboardInterrupt
     except CurateError as error:
         if debug:
             raise
         typer.echo(escape(str(error), 4000), err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo(f"stopped; resume with: curate {' '.join(sys.argv[1:])}", err=True)
-        sys.exit(130)
+        typer.echo(f"stopped; resume with: curate {shlex.join(sys.argv[1:])}", err=True)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         if debug or not _is_usage(error):
             raise
-        typer.echo(f"{ConfigError.__name__}: {error.format_message()}", err=True)  # pyright: ignore[reportAttributeAccessIssue]
+        verb = getattr(getattr(error, "ctx", None), "command_path", "curate")
+        message = error.format_message().rstrip(".")  # pyright: ignore[reportAttributeAccessIssue]
+        typer.echo(f"{ConfigError.__name__}: {message}. See `{verb} --help`.", err=True)
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

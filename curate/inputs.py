@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,10 @@ def begin(paths: RunPaths, pipeline: Pipeline, observer: Observer, allow_environ
         return record
     old = runs.load(paths.root)
     runs.compare(old, config.to_dict(pipeline), where=str(paths.run))
-    _check_environment(old, pipeline, observer, allow_environment_change)
+    changed = _check_environment(old, pipeline, observer, allow_environment_change)
     now = survey(pipeline)
     _check_inputs(old, now, observer)
-    record = _continued(old, now, pipeline)
+    record = _continued(old, now, pipeline, changed)
     if record != old:
         runs.save(paths, record)
     return record
@@ -119,7 +120,8 @@ def _model(settings: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _check_environment(old: RunRecord, pipeline: Pipeline, observer: Observer, allow: bool) -> None:
+def _check_environment(old: RunRecord, pipeline: Pipeline, observer: Observer, allow: bool) -> list[str]:
+    """What changed since the run began, which is refused unless it is allowed."""
     changed = runs.compare_environment(old, environment(pipeline))
     if changed and not allow:
         raise ConfigError(
@@ -130,6 +132,7 @@ def _check_environment(old: RunRecord, pipeline: Pipeline, observer: Observer, a
         )
     if changed:
         observer.note(f"environment changed, byte identity is given up: {'; '.join(changed)}")
+    return changed
 
 
 def _check_inputs(old: RunRecord, now: RunRecord, observer: Observer) -> None:
@@ -146,31 +149,44 @@ def _check_inputs(old: RunRecord, now: RunRecord, observer: Observer) -> None:
 
 
 def _check_source(before: list[dict[str, Any]], after: list[dict[str, Any]], observer: Observer) -> None:
-    found = {Path(file["path"]).name: file for file in after}
+    """Find every file that the run began with by its name and content, wherever it lies now."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for file in after:
+        found.setdefault(Path(file["path"]).name, []).append(file)
     for file in before:
-        name = Path(file["path"]).name
-        other = found.pop(name, None)
-        if other is None:
+        named = found.get(Path(file["path"]).name, [])
+        same = next((other for other in named if other["sha256"] == file["sha256"]), None)
+        if not named:
             raise DataError(file["path"], "no such file", "a file that this run began with", "Restore it.")
-        if other["sha256"] != file["sha256"]:
+        if same is None:
             raise DataError(
                 file["path"],
-                f"changed bytes since this run began (sha256 {other['sha256'][:12]}…)",
+                f"changed bytes since this run began (sha256 {named[0]['sha256'][:12]}…)",
                 f"sha256 {file['sha256'][:12]}…",
                 "Restore the file, or start a new run with another --run-dir.",
             )
-    if found:
-        observer.note(f"ignored {len(found)} input files added since this run began: {', '.join(sorted(found)[:3])}")
+        named.remove(same)
+    added = sorted(name for name, left in found.items() for _ in left)
+    if added:
+        observer.note(f"ignored {len(added)} input files added since this run began: {', '.join(added[:3])}")
 
 
-def _continued(old: RunRecord, now: RunRecord, pipeline: Pipeline) -> RunRecord:
-    """The old record with the sections that a resume may change, and the fingerprints that follow from them."""
-    if now.pool["fingerprint"] != old.pool["fingerprint"]:  # files were added: the list stays what it was
-        pool = sources.source_from_dict(old.pool)
-        targets = [sources.source_from_dict(target) for target in old.targets]
-        stages = stage_fingerprints(pipeline, pool, targets, (old.model or {}).get("fingerprint"))
-        return RunRecord(old.curate, now.environment, now.config, old.pool, old.targets, old.model, stages, old.shards)
-    return now
+def _continued(old: RunRecord, now: RunRecord, pipeline: Pipeline, changed: list[str]) -> RunRecord:
+    """The run as it began, with the sections that a resume may change and the places where its inputs lie now."""
+    pairs = [(old.pool, now.pool), *zip(old.targets, now.targets, strict=True)]
+    pool, *targets = [  # where files were added, the list stays what it was
+        after if after["fingerprint"] == before["fingerprint"] else before for before, after in pairs
+    ]
+    seen = [sources.source_from_dict(target) for target in targets]
+    model = (old.model or {}).get("fingerprint")
+    return replace(
+        now,
+        pool=pool,
+        targets=targets,
+        stages=stage_fingerprints(pipeline, sources.source_from_dict(pool), seen, model),
+        shards=old.shards,
+        environment_changes=[*old.environment_changes, *changed],
+    )
 
 
 def _check_rows(pipeline: Pipeline, pool: Source, targets: list[Source]) -> None:

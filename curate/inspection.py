@@ -43,7 +43,7 @@ def heaviest(root: Path, count: int) -> list[Sample]:
 
 def lightest(root: Path, count: int) -> list[Sample]:
     """The samples of smallest weight, lightest first. Raises ConfigError if the run is not finished."""
-    found = _samples(root, _ranked(root).filter(pl.col("rank") > pl.col("samples") - count))
+    found = _samples(root, _ranked(root).filter(pl.col("rank") + count > pl.col("samples")))
     return found[::-1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
@@ -41,6 +42,11 @@ from curate.weights.base import no_valid_row
 
 STATED = ("method", "model", "revision", "target_sha256", "config_sha256", "version", "normalisation")
 """Facts that every part of the dataset carries in its metadata."""
+
+WARMUP_SHARDS = 64
+"""Shards that a warm-up samples its rows from, the same number from each: a large pool need not be read for it."""
+WARMUP_BLOCK = 128
+"""Rows that are sorted by length among themselves: little padding, and batches that are still random mixtures."""
 
 
 @dataclass(frozen=True)
@@ -123,20 +129,24 @@ class Job:
         if settings is None:
             return
         generator = np.random.default_rng([self.pipeline.seed, 1])
-        budget, sample = settings.tokens, list[tokens.Tokens]()
-        for index in generator.permutation(len(self.shards)):
+        chosen = generator.permutation(len(self.shards))[:WARMUP_SHARDS]
+        sample, quota = list[tokens.Tokens](), 0
+        for index in chosen:
             table = self.read(int(index))
             found = self._tokens(table, self.pipeline.pool, language_model, partial(self.place, int(index)))
             usable = [row for row in found if row is not None]
-            kept = [usable[place] for place in generator.permutation(len(usable))[: self._quota(len(usable), budget)]]
-            sample += kept
+            if usable and not quota:
+                mean = sum(len(row.ids) for row in usable) / len(usable)
+                quota = math.ceil(settings.tokens / mean / len(chosen))
+            sample += [usable[place] for place in generator.permutation(len(usable))[:quota]]
         if not sample:
             raise no_valid_row()
-        batches = layout.batches([len(row.ids) for row in sample], settings.batch_tokens)
-        while batches:
-            for place in generator.permutation(len(batches)):
-                members = [sample[row] for row in batches[place]]
-                yield collate(batches[place], [row.ids for row in members], [row.loss for row in members])
+        while True:  # until the budget is used up
+            order = generator.permutation(len(sample))
+            for start in range(0, len(order), WARMUP_BLOCK):
+                block = [sample[row] for row in order[start : start + WARMUP_BLOCK]]
+                plan = layout.batches([len(row.ids) for row in block], settings.batch_tokens)
+                yield from (_batch(plan[place], block) for place in generator.permutation(len(plan)))
 
     def features_of(
         self, table: pa.Table, section: SourceConfig, *, place: Callable[[int], str], preconditioned: bool
@@ -250,11 +260,6 @@ class Job:
                     "This tokenizer belongs to another model: name the right one as model.tokenizer.",
                 )
         return found
-
-    def _quota(self, usable: int, budget: int) -> int:
-        """Rows of a shard to take so that the whole sample has rows enough for the budget, even if they are short."""
-        wanted = budget / 32  # rows of fewer than 32 tokens on average would be repeated
-        return min(usable, int(np.ceil(usable * min(1.0, wanted / max(1, self.source.rows)))))
 
 
 class StoredProblem:

@@ -42,6 +42,8 @@ class Outcome:
     """What a stage wants committed: contents by path, and what became of its rows."""
 
     contents: dict[Path, Content] = field(default_factory=dict)
+    absent: tuple[Path, ...] = ()
+    """Files that an unfinished task may have written under other output settings and this one does not write."""
     rows_in: int = 0
     rows_dropped: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
@@ -60,7 +62,8 @@ def perform(run_dir: str, stage: str, index: int) -> commits.Commit:
     record = commits.Commit(
         stage, index, fingerprint, outcome.rows_in, rows_out, outcome.rows_dropped, facts=outcome.facts
     )
-    commits.remove_obsolete(job.paths, stage, index, keep=parts)
+    for path in outcome.absent:
+        atomic.remove(path)
     return commits.commit(job.paths, record, parts)
 
 
@@ -193,11 +196,12 @@ def render_shard(job: Job, index: int) -> Outcome:
     )
     kept = rendered.kept.replace_schema_metadata({**(rendered.kept.schema.metadata or {}), "curate": job.stated})
     contents: dict[Path, Content] = {job.paths.data(index, len(job.shards)): kept}
+    dropped, total = job.paths.dropped(index), job.shards[index].rows
     if rendered.dropped.num_rows:
-        contents[job.paths.dropped(index)] = rendered.dropped
-    total = job.shards[index].rows
+        contents[dropped] = rendered.dropped
     facts = {"written": rendered.kept.num_rows}
-    return Outcome(contents, rows_in=total, rows_dropped=total - rendered.distinct, facts=facts)
+    absent = () if rendered.dropped.num_rows else (dropped,)
+    return Outcome(contents, absent, rows_in=total, rows_dropped=total - rendered.distinct, facts=facts)
 
 
 def seal(job: Job, _: int) -> Outcome:
@@ -208,6 +212,7 @@ def seal(job: Job, _: int) -> Outcome:
         found, expected = f"{rows_in} rows rendered", f"{job.source.rows} rows of the pool"
         raise IntegrityError("seal", found, expected, "Run `curate verify` on this directory.")
     facts = job.facts | {"rows_in": rows_in, "rows_kept": rows_out, "rows_dropped": rows_dropped}
+    facts["environment_changes"] = job.record.environment_changes
     facts["rows_out"] = sum(record.facts["written"] for record in done)
     stated: Any = {name: facts[name] for name in card.Facts.__annotations__ if facts.get(name) is not None}
     text = card.card(stated).encode()

@@ -93,7 +93,7 @@ def tiny_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tiny")
     draw = random.Random(7)
     texts = [[" ".join(draw.choices(WORDS, k=draw.randint(6, 20))) for _ in range(ROWS)] for _ in range(FILES)]
-    texts[-1][RARE_ROW] += f" {RARE}"
+    texts[-1][RARE_ROW] = f"{RARE} {texts[-1][RARE_ROW]}"
     write_model(root / "model", [text for file in texts for text in file])
     (root / "pool").mkdir()
     for number, file in enumerate(texts):

@@ -21,6 +21,8 @@ from curate.executors.base import ClusterConfig, cores
 
 WINDOW = 4
 """Tasks submitted ahead, per worker: enough to keep workers busy, few enough that memory does not grow with the pool."""
+PATIENCE = 20
+"""Seconds to wait for an existing scheduler."""
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1}
 """Replaces Dask's own, which also makes malloc give memory back at once: measured, that halves the speed of training."""
 
@@ -64,7 +66,7 @@ class DaskExecutor:
                 index_of[future] = index
                 futures.add(future)
 
-        poisoned: list[ResourceError] = []
+        suspects: dict[int, ResourceError] = {}
         submit(window)
         for future in futures:
             index = index_of.pop(future)
@@ -72,13 +74,27 @@ class DaskExecutor:
                 if not isinstance(error, _PoisonError):
                     self._abandon(list(index_of))
                     raise error
-                poisoned.append(error)
+                suspects[index] = error
             else:
                 yield index, future.result()
             future.release()
             submit(1)
-        if poisoned:
-            raise poisoned[0]
+        yield from self._tried_alone(function, suspects, among=len(indices))
+
+    def _tried_alone(
+        self, function: Callable[[int], Any], suspects: dict[int, ResourceError], *, among: int
+    ) -> Iterator[tuple[int, Any]]:
+        """Dask blames every task that was waiting on a worker which died: alone, each shows its own nature."""
+        guilty: list[ResourceError] = []
+        for index, error in suspects.items():
+            if among == 1:
+                raise error
+            try:
+                yield from self.map(function, [index])
+            except _PoisonError as proof:
+                guilty.append(proof)
+        if guilty:
+            raise guilty[0]
 
     def describe(self) -> str:
         info = self._client.scheduler_info(n_workers=-1)
@@ -88,7 +104,8 @@ class DaskExecutor:
             if self._config.dashboard and self._client.dashboard_link
             else ""
         )
-        return f"{where}, {len(info['workers'])} workers{link}"
+        count = len(info["workers"])
+        return f"{where}, {count} worker{'s' if count != 1 else ''}{link}"
 
     def close(self) -> None:
         self._client.close()
@@ -120,7 +137,8 @@ def _embedded(config: ClusterConfig, gpus: int) -> LocalCluster:
         threads_per_worker=1,
         processes=True,
         host="127.0.0.1",
-        dashboard_address="127.0.0.1:0" if config.dashboard else None,  # pyright: ignore[reportArgumentType]
+        dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": config.dashboard},
         memory_limit=config.memory,
         silence_logs=logging.CRITICAL,
     )
@@ -136,7 +154,7 @@ def _join(address: str) -> Client:
             "(distributed.comm.tls in Dask's configuration).",
         )
     try:
-        return Client(address, set_as_default=False, timeout=20)
+        return Client(address, set_as_default=False, timeout=PATIENCE)
     except (OSError, TimeoutError, ValueError) as error:
         raise ResourceError(
             "cluster.scheduler",
@@ -160,7 +178,7 @@ def _error(future: Any, index: int) -> CurateError | BaseException | None:
     if isinstance(error, KilledWorker):
         return _PoisonError(
             f"task {index}",
-            f"the worker process died {error.allowed_failures + 1} times while running it",
+            f"worker processes that died while running it ({error.allowed_failures + 1} of them)",
             "a task that fits the worker",
             "Use fewer cluster.workers, more cluster.memory, or a smaller features.batch_tokens in a new run; "
             "all other tasks were finished first.",

@@ -38,25 +38,22 @@ def to_table(features: ShardFeatures, *, dtype: str, spec: dict[str, str]) -> pa
 
 def from_table(table: pa.Table, shard: int) -> Features:
     """Decode a feature part for a method; `values` [n, k] keep their stored type."""
-    column = table["feature"].combine_chunks()
-    k = column.type.list_size
-    values = (
-        column.flatten().to_numpy(zero_copy_only=True).reshape(-1, k) if len(table) else np.zeros((0, k), np.float16)
-    )
     return Features(
         shard=shard,
         rows=len(table),
         valid=torch.from_numpy(table["reason"].is_null().to_numpy()),
-        values=torch.from_numpy(values.copy()),
+        values=torch.from_numpy(_stored(table).copy()),
         scale=torch.from_numpy(table["scale"].to_numpy().copy()),
     )
 
 
 def rows(table: pa.Table) -> np.ndarray:
     """Decode the features of every row that was not set aside, float32 [m, k]."""
-    features = from_table(table, 0)
-    assert_values = features.values
-    if assert_values is None or features.scale is None:  # a stored table always has both
-        return np.zeros((0, 0), np.float32)
-    whole = assert_values.float() * features.scale[:, None]
-    return whole[features.valid].numpy()
+    whole = _stored(table).astype(np.float32) * table["scale"].to_numpy()[:, None]
+    return whole[table["reason"].is_null().to_numpy()]
+
+
+def _stored(table: pa.Table) -> np.ndarray:
+    """The feature column as a matrix [n, k], a view of the file."""
+    column = table["feature"].combine_chunks()
+    return column.flatten().to_numpy(zero_copy_only=True).reshape(-1, column.type.list_size)

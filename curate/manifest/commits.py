@@ -114,14 +114,6 @@ def quarantine(paths: RunPaths, record: Commit) -> list[str]:
     return notes
 
 
-def remove_obsolete(paths: RunPaths, stage: str, index: int, *, keep: Iterable[Part]) -> None:
-    """Remove parts that a task wrote under earlier output settings and does not write any more."""
-    before, now = load(paths, stage, index), {part.path for part in keep}
-    for part in before.parts if before is not None else ():
-        if paths.root / part.path not in now:
-            atomic.remove(paths.root / part.path)
-
-
 def stages(paths: RunPaths) -> dict[str, list[int]]:
     """Which indices have a record, by stage, in order."""
     root = paths.root / "commits"

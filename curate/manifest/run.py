@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class RunRecord:
     stages: dict[str, str]
     """Fingerprint of every stage of this run, in order."""
     shards: int
+    environment_changes: list[str] = field(default_factory=list)
+    """What differed on a resume under `--allow-environment-change`: byte identity was given up."""
 
 
 def save(paths: RunPaths, record: RunRecord) -> None:

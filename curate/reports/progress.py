@@ -9,7 +9,6 @@ from typing import Protocol, Self, TextIO
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
@@ -103,12 +102,8 @@ class PlainProgress:
 
     def done(self) -> None:
         """Print count, time and rate of the stage, if one is open."""
-        seconds = self._clock() - self._began
-        if self._name and self._total is None and self._count == 0:
-            self._line(f"{self._name}: done in {duration(seconds)}")
-        elif self._name:
-            rate = f" ({self._count / seconds:,.0f} {self._unit}/s)" if seconds > 0 else ""
-            self._line(f"{self._name}: {self._count:,} {self._unit} in {duration(seconds)}{rate}")
+        if self._name:
+            self._line(_summary(self._name, self._count, self._unit, seconds=self._clock() - self._began))
         self._name = ""
 
     def note(self, text: str) -> None:
@@ -133,24 +128,24 @@ class PlainProgress:
 
 
 class TerminalProgress:
-    """A live bar with rate, time spent and time left."""
+    """A live bar with rate, time spent and time left; a line stays where it was."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live: Progress | None = None
 
     def stage(self, name: str, total: int | None, unit: str = "rows") -> None:
-        """A stage begins on a line of its own; one that is still open ends."""
+        """A stage begins with a bar; one that is still open ends."""
         self.done()
         self._live = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}", markup=False),
+            _Count(),
             _Rate(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
+            transient=True,
         )
         self._live.add_task(escape(name), total=total, unit=escape(unit))
         self._live.start()
@@ -161,9 +156,12 @@ class TerminalProgress:
             self._live.advance(self._live.task_ids[0], rows)
 
     def done(self) -> None:
-        """Leave the bar as it is and free the terminal."""
+        """Replace the bar by one line and free the terminal."""
         if self._live:
+            task = self._live.tasks[0]
             self._live.stop()
+            unit, seconds = task.fields["unit"], task.elapsed or 0.0
+            self._console.print(Text(_summary(task.description, int(task.completed), unit, seconds=seconds)))
         self._live = None
 
     def note(self, text: str) -> None:
@@ -175,6 +173,13 @@ class TerminalProgress:
 
     def __exit__(self, *error: object) -> None:
         self.done()
+
+
+class _Count(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        of = "" if task.total is None else f"/{int(task.total):,}"
+        known = task.completed or task.total is not None
+        return Text(f"{int(task.completed):,}{of} {task.fields['unit']}" if known else "", style="progress.download")
 
 
 class _Rate(ProgressColumn):
@@ -189,6 +194,14 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _summary(name: str, count: int, unit: str, *, seconds: float) -> str:
+    """What a stage did and how long it took; only the latter if it counts nothing."""
+    if count == 0:
+        return f"{name}: {duration(seconds)}"
+    rate = f" ({count / seconds:,.0f} {unit}/s)" if seconds > 0 else ""
+    return f"{name}: {count:,} {unit} in {duration(seconds)}{rate}"
 
 
 def _of(total: int | None) -> str:

@@ -323,7 +323,9 @@ def test_every_row_is_written_or_set_apart_with_its_reason(run, tmp_path, method
     pool = {"path": str(as_parquet(tmp_path, with_bad_rows())), "on_bad_row": "drop"}
     found = run(pool=pool, method={"name": method}, output=output)
     table, reasons = tiny_world.written(found), tiny_world.dropped(found)
-    apart = [row for path in sorted((found / "dropped").glob("*.parquet")) for row in pq.read_table(path)["id"].to_pylist()]
+    apart = [
+        row for path in sorted((found / "dropped").glob("*.parquet")) for row in pq.read_table(path)["id"].to_pylist()
+    ]
     assert sorted({*table["id"].to_pylist(), *apart}) == list(range(60))
     assert len(set(table["id"].to_pylist())) + len(apart) == 60
     assert [reason for row, reason in zip(apart, reasons, strict=True) if row in BAD] == [
@@ -503,9 +505,7 @@ def test_chat_messages_without_a_template_are_refused(world, run, tmp_path):
     (copy / "chat_template.jinja").unlink(missing_ok=True)
     make, columns = KINDS["messages"]
     rows = [make(row, text) for row, text in enumerate(tiny_world.texts(10))]
-    error = refuse(
-        ModelError, run, pool={"path": str(as_jsonl(tmp_path, rows)), **columns}, model={"name": str(copy)}
-    )
+    error = refuse(ModelError, run, pool={"path": str(as_jsonl(tmp_path, rows)), **columns}, model={"name": str(copy)})
     assert error.found == "no chat template"
 
 

@@ -51,7 +51,7 @@ def test_plain_progress_copes_with_no_total_and_no_time():
         progress.advance(0)
         progress.advance(1)
         progress.stage("weigh", 0)
-    assert stream.getvalue().splitlines()[-2:] == ["weigh: 0 rows", "weigh: 0 rows in 0.0 s"]
+    assert stream.getvalue().splitlines()[-2:] == ["weigh: 0 rows", "weigh: 0.0 s"]
 
 
 def test_a_terminal_gets_a_bar_with_count_and_unit():
@@ -76,7 +76,7 @@ def test_an_error_gives_the_terminal_back():
     with contextlib.suppress(KeyboardInterrupt), progress:
         progress.stage("fit", 10)
         raise KeyboardInterrupt
-    assert stream.getvalue().rstrip().endswith("\x1b[?25h")
+    assert stream.getvalue().rfind("\x1b[?25h") > stream.getvalue().rfind("\x1b[?25l")
 
 
 def test_the_display_fits_the_stream(monkeypatch):

@@ -1,4 +1,4 @@
-"""Power loss at every system call of a commit, with every kind of unsynced data lost; and proof that the search finds bad protocols."""
+"""Power loss at every system call of a commit, and proof that the search finds protocols that are known bad."""
 
 from __future__ import annotations
 

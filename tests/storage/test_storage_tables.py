@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def sample(rows: int = 2500) -> pa.Table:
 def cut(table: pa.Table, places: list[int]) -> pa.Table:
     """The same table in other chunks."""
     edges = [0, *sorted(place % (len(table) + 1) for place in places), len(table)]
-    return pa.concat_tables([table.slice(start, end - start) for start, end in zip(edges, edges[1:], strict=False)])
+    return pa.concat_tables([table.slice(start, end - start) for start, end in itertools.pairwise(edges)])
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

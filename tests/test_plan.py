@@ -1,0 +1,105 @@
+"""The estimate before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from curate import config, pipeline
+from curate.errors import ConfigError, DataError, ModelError
+from curate.plan import Plan, plan
+from tests.pipelines import tiny_world
+from tests.pipelines.tiny_world import World
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    torch.set_num_threads(1)
+    return tiny_world.make(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def planned(world, tmp_path):
+    """A function that plans the tiny pipeline with changed sections."""
+
+    def planned(**changes: object) -> Plan:
+        return plan(config.validate(world.settings(**changes)), tmp_path / "run")
+
+    return planned
+
+
+def by_name(estimate: Plan) -> dict[str, object]:
+    return {stage.stage: stage for stage in estimate.stages}
+
+
+def test_a_plan_has_the_stages_shards_and_rows_of_the_run(world, planned, tmp_path):
+    estimate = planned()
+    run = pipeline.run(config.validate(world.settings()), tmp_path / "run")
+    assert (estimate.rows, estimate.shards) == (60, 4)
+    assert {stage.stage: stage.tasks for stage in estimate.stages} == {
+        path.name: len(list(path.iterdir())) for path in (run / "commits").iterdir()
+    }
+
+
+def test_a_plan_writes_nothing(planned, tmp_path):
+    planned()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tokens_are_those_of_the_texts(world, planned):
+    tokenizer = tiny_world.load_tokenizer(world.model)
+    lengths = [len(ids) for ids in tokenizer(tiny_world.texts(60))["input_ids"]]
+    found = by_name(planned())["featurize"].tokens  # pyright: ignore[reportAttributeAccessIssue]
+    assert found == pytest.approx(sum(lengths), rel=0.2)
+
+
+def test_disk_of_the_features_is_within_a_factor_of_two(world, planned, tmp_path):
+    changes = {"features": {"projection": {"dim": 512}}}
+    estimate = planned(**changes)
+    run = pipeline.run(config.validate(world.settings(**changes)), tmp_path / "run")
+    written = sum(path.stat().st_size for path in (run / "features").glob("part-*.arrow"))
+    assert 0.5 < by_name(estimate)["featurize"].disk / written < 2  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_parameters_are_counted_without_loading_weights(world, planned):
+    model = tiny_world.AutoModelForCausalLM.from_pretrained(world.model)
+    assert planned().parameters == pytest.approx(model.num_parameters(), rel=0.05)
+
+
+def test_a_larger_feature_costs_more_disk_time_and_memory(planned):
+    small, large = (planned(features={"projection": {"dim": dim}}) for dim in (64, 8192))
+    for name, more in (("featurize", "disk"), ("fit", "seconds"), ("fit", "memory")):
+        assert getattr(by_name(large)[name], more) > 10 * getattr(by_name(small)[name], more) or more == "memory"
+        assert getattr(by_name(large)[name], more) > getattr(by_name(small)[name], more)
+
+
+def test_a_method_that_reads_nothing_plans_no_gradient_pass(planned):
+    estimate = planned(method={"name": "random"}, model=None, target=None)
+    assert list(by_name(estimate)) == ["prepare", "fit", "weigh", "select", "render", "seal"]
+    assert estimate.parameters == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (ConfigError, {"pool": {"path": "none-*.parquet"}}),
+        (ConfigError, {"pool": {"text": "txt"}}),
+        (ConfigError, {"output": {"weight_column": "id"}}),
+        (DataError, {"target": {"path": __file__, "format": "parquet"}}),
+        (ModelError, {"model": {"name": "/no/such/model"}}),
+    ],
+)
+def test_a_plan_refuses_what_the_run_would_refuse_first(planned, kind, changes):
+    with pytest.raises(kind):
+        planned(**changes)
+
+
+def test_free_disk_is_asked_of_the_nearest_directory_that_exists(planned):
+    assert planned().disk_free > 0
+
+
+def test_a_run_directory_may_be_relative_and_absent(world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert plan(config.validate(world.settings()), Path("a/b/c")).disk_free > 0
