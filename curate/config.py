@@ -69,6 +69,11 @@ class Pipeline(Section):
         """Whether the method needs features, and with them a model and a target."""
         return METHODS[self.method.name].reads != "nothing"
 
+    @property
+    def reads_model(self) -> bool:
+        """Whether any stage needs the proxy: for features, or for its tokenizer to count tokens."""
+        return self.reads_features or self.output.tokens is not None
+
     @model_validator(mode="after")
     def _whole(self) -> Pipeline:
         if self.reads_features and self.model is None:

@@ -56,7 +56,7 @@ def survey(pipeline: Pipeline) -> RunRecord:
     check_collision(pool.schema, pipeline.output)
     targets = [sources.scan(target, shard_rows=pipeline.pool.shard_rows) for target in pipeline.targets]
     _check_rows(pipeline, pool, targets)
-    model = _model(pipeline.model) if pipeline.model is not None else None
+    model = _model(pipeline.model) if pipeline.model is not None and pipeline.reads_model else None
     return RunRecord(
         curate=version("curate"),
         environment=environment(pipeline),

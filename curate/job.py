@@ -318,6 +318,7 @@ def _open_job(run_dir: str, _changed: int) -> Job:
 @lru_cache(maxsize=1)
 def _language_model(root: Path, path: Path, _fingerprint: str) -> LanguageModel:
     job = open_job(str(root))
+    job.verified("proxy", 0)
     return loading.load(path, config=job.model_config, seed=job.pipeline.seed, tokenizer=job.tokenizer_path)
 
 

@@ -14,7 +14,7 @@ from polars.io.plugins import register_io_source
 
 from curate.errors import ConfigError
 from curate.manifest import commits, dataset, run
-from curate.reports import html, view
+from curate.reports import view
 from curate.reports.figures import size
 from curate.reports.status import status
 from curate.sinks.selection import Selection, counts
@@ -57,6 +57,8 @@ def pool(root: Path) -> pl.LazyFrame:
 
 def write_report(root: Path) -> Path:
     """Write report.html from what is committed. Raises ConfigError if the run is not finished."""
+    from curate.reports import html  # charts take half a second to import, and `curate inspect` draws none
+
     path = RunPaths(root).report
     atomic.write_bytes(path, html.render(_view(root)).encode())
     return path

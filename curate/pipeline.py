@@ -48,7 +48,7 @@ def run(
     with lock.exclusive(paths.lock), Flow(paths, observer or Silent()) as flow:
         flow.open(pipeline, allow_environment_change)
         flow.map("prepare")
-        if pipeline.model is not None:
+        if pipeline.reads_model:
             flow.once("proxy")
         if pipeline.reads_features:
             flow.once("target")

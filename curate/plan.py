@@ -74,8 +74,8 @@ def plan(pipeline: Pipeline, run_dir: Path) -> Plan:
     record = inputs.survey(pipeline)
     pool = sources.source_from_dict(record.pool)
     targets = [sources.source_from_dict(target) for target in record.targets]
-    per_row = _tokens_per_row(pipeline, record, pool) if pipeline.model else 0.0
-    model = model_size(Path((record.model or {})["path"])) if pipeline.model else ModelSize(0, 0)
+    per_row = _tokens_per_row(pipeline, record, pool) if record.model else 0.0
+    model = model_size(Path((record.model or {})["path"])) if record.model else ModelSize(0, 0)
     speed, workers = _gemm_speed(pipeline.cluster.threads), _workers(pipeline)
     bytes_in = sum(file.size for file in pool.files)
     estimate = _Estimate(pipeline, pool.rows, record.shards, per_row, model, speed, workers, bytes_in)

@@ -20,10 +20,11 @@ NULL_ROW = 5
 RARE = "ζ"
 """Stands in row 3 of the pool's last file and nowhere else; its bytes are tokens of their own."""
 RARE_ROW = 3
-WORDS = (
-    "the a river stone heat cell code loop sum law court grain bread sea wind light field wave force mass "
-    "judge oven flour tide list graph proof rain leaf root charge spin dough harbour clause index stack"
-).split()
+VOCABULARY = """
+the a river stone heat cell code loop sum law court grain bread sea wind light field wave force mass
+judge oven flour tide list graph proof rain leaf root charge spin dough harbour clause index stack
+"""
+WORDS = VOCABULARY.split()
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,10 @@ def write_model(directory: Path, texts: list[str]) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
     tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore
     trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=["<eos>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=320,
+        special_tokens=["<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator((text.replace(RARE, "") for text in texts), trainer)
     tokenizer.save(str(directory / "tokenizer.json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -291,17 +292,17 @@ def test_numbers_without_meaning_are_refused(refused, number):
             refused(SMALLEST + text)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text("ab:{}[]-*&! \n\t'\"#"), lambda inner: (
-    st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["pool", "name", "path", "method", "target", "output"]), inner, max_size=4)
-), max_leaves=8))  # fmt: skip
+KEYS = st.sampled_from(["pool", "name", "path", "method", "target", "output"])
+LEAVES = st.none() | st.booleans() | st.integers() | st.text("ab:{}[]-*&! \n\t'\"#")
+
+
+@given(st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner), max_leaves=8))
 @settings(max_examples=200, deadline=None)
 def test_whatever_the_file_says_the_answer_is_a_pipeline_or_a_config_error(content):
     text = yaml.safe_dump(content).encode()
-    try:
+    with contextlib.suppress(ConfigError):
         parsed, _ = config.parse(text, "a.yaml")
-        config.validate(parsed, lambda key: "a.yaml")
-    except ConfigError as error:
-        assert "a.yaml" in error.where
+        assert isinstance(config.validate(parsed), config.Pipeline)
 
 
 def test_a_resolved_pipeline_reads_back_as_itself(loaded):

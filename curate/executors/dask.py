@@ -8,7 +8,9 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +18,7 @@ import dask.config
 from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, as_completed
 from distributed.scheduler import NoValidWorkerError
 
-from curate.errors import ConfigError, CurateError, ResourceError
+from curate.errors import ConfigError, ResourceError
 from curate.executors.base import ClusterConfig, cores
 
 WINDOW = 4
@@ -50,6 +52,7 @@ class DaskExecutor:
         else:
             self._cluster = _embedded(config, gpus)
             self._client = Client(self._cluster, set_as_default=False)
+            self._client.register_plugin(DeafToInterrupts())
             if gpus:
                 self._client.register_plugin(OneGpuAWorker())
 
@@ -66,33 +69,34 @@ class DaskExecutor:
                 index_of[future] = index
                 futures.add(future)
 
-        suspects: dict[int, ResourceError] = {}
+        suspects: list[int] = []
         submit(window)
-        for future in futures:
-            index = index_of.pop(future)
-            if (error := _error(future, index)) is not None:
-                if not isinstance(error, _PoisonError):
-                    self._abandon(list(index_of))
-                    raise error
-                suspects[index] = error
-            else:
-                yield index, future.result()
-            future.release()
-            submit(1)
-        yield from self._tried_alone(function, suspects, among=len(indices))
+        try:
+            for future in futures:
+                index = index_of.pop(future)
+                try:
+                    result = _result(future, index)
+                except _PoisonError:
+                    if len(indices) == 1:
+                        raise
+                    suspects.append(index)
+                else:
+                    yield index, result
+                future.release()
+                submit(1)
+        finally:
+            if index_of:
+                self._client.cancel(list(index_of))
+        yield from self._tried_alone(function, suspects)
 
-    def _tried_alone(
-        self, function: Callable[[int], Any], suspects: dict[int, ResourceError], *, among: int
-    ) -> Iterator[tuple[int, Any]]:
-        """Dask blames every task that was waiting on a worker which died: alone, each shows its own nature."""
-        guilty: list[ResourceError] = []
-        for index, error in suspects.items():
-            if among == 1:
-                raise error
+    def _tried_alone(self, function: Callable[[int], Any], suspects: list[int]) -> Iterator[tuple[int, Any]]:
+        """Dask blames every task that waited on a worker which died: alone, each shows its own nature."""
+        guilty: list[_PoisonError] = []
+        for index in suspects:
             try:
                 yield from self.map(function, [index])
-            except _PoisonError as proof:
-                guilty.append(proof)
+            except _PoisonError as error:
+                guilty.append(error)
         if guilty:
             raise guilty[0]
 
@@ -112,8 +116,14 @@ class DaskExecutor:
         if self._cluster is not None:
             self._cluster.close()
 
-    def _abandon(self, futures: list[Any]) -> None:
-        self._client.cancel(futures)
+
+class DeafToInterrupts(WorkerPlugin):
+    """Ctrl-C in a terminal reaches every process of the run; the run itself answers it and ends the workers."""
+
+    name = "curate-deaf-to-interrupts"
+
+    def setup(self, worker: Any) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class OneGpuAWorker(WorkerPlugin):
@@ -171,23 +181,26 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _error(future: Any, index: int) -> CurateError | BaseException | None:
-    if future.status == "finished":
-        return None
-    error = future.exception() if future.status == "error" else None
-    if isinstance(error, KilledWorker):
-        return _PoisonError(
+def _result(future: Any, index: int) -> Any:
+    """What a task gave; waits where that went down with its worker and is computed again.
+
+    Raises:
+        CurateError: what the task raised, or why there is no result.
+    """
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise _PoisonError(
             f"task {index}",
             f"worker processes that died while running it ({error.allowed_failures + 1} of them)",
             "a task that fits the worker",
             "Use fewer cluster.workers, more cluster.memory, or a smaller features.batch_tokens in a new run; "
             "all other tasks were finished first.",
-        )
-    if error is None or isinstance(error, NoValidWorkerError):
-        return ResourceError(
+        ) from error
+    except (CancelledError, NoValidWorkerError) as error:
+        raise ResourceError(
             f"task {index}",
             f"lost by the cluster (state {future.status})",
             "a result",
             "Run the same command again: it continues.",
-        )
-    return error
+        ) from error

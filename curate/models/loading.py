@@ -211,6 +211,7 @@ def _assemble(model: PreTrainedModel | PeftModel, origin: Origin, config: ModelC
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model directory or GGUF file. Raises ModelError."""
     try:
         if path.is_file():
             return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)

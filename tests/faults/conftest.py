@@ -80,18 +80,21 @@ class Server:
         self._process.stdin.flush()
         return self._read()
 
-    def start(self, *argv: str | Path, fault: dict[str, Any] | None = None, limit: int | None = None) -> Process:
-        """Begin one `curate ARGV` and return at once."""
+    def start(
+        self, *argv: str | Path, report: bool = False, fault: dict[str, Any] | None = None, limit: int | None = None
+    ) -> Process:
+        """Begin one `curate ARGV` and return at once; without `report`, report.html is left out to save time."""
         self._count += 1
         out, err = (self._scratch / f"{self._count}.{kind}" for kind in ("out", "err"))
         out.touch()
         err.touch()
-        request = {"argv": [*map(str, argv)], "out": str(out), "err": str(err), "fault": fault, "limit": limit, "quick": True}
-        return Process(self, self.ask(request)["pid"], out, err)
+        files = {"out": str(out), "err": str(err)}
+        how = {"report": report, "fault": fault, "limit": limit, "quick": True}
+        return Process(self, self.ask({"argv": [*map(str, argv)], **files, **how})["pid"], out, err)
 
-    def run(self, *argv: str | Path, fault: dict[str, Any] | None = None, limit: int | None = None) -> Ended:
+    def run(self, *argv: str | Path, **how: Any) -> Ended:
         """One `curate ARGV` from begin to end."""
-        return self.start(*argv, fault=fault, limit=limit).wait()
+        return self.start(*argv, **how).wait()
 
     def close(self) -> None:
         """End the warm process; children have been waited for."""

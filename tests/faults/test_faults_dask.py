@@ -1,4 +1,4 @@
-"""The same promises with real worker processes."""
+"""The same promises with real worker processes, each of which imports everything anew: slow."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.conftest import Tiny
 from tests.faults.conftest import Reference, Server, tree
 from tests.faults.test_faults_kill import wait_for
 
+pytestmark = pytest.mark.slow
 TWO = {"cluster": {"workers": 2}}
 IN_PROCESS = ("--set", "cluster.workers=0")
 
@@ -42,7 +43,6 @@ def test_a_run_killed_on_a_cluster_leaves_no_workers_and_ends_in_the_same_bytes_
     assert verify(run_dir) == []
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_runs_killed_at_random_moments_on_a_cluster_end_in_the_same_bytes(
     curate: Server, tiny: Tiny, reference: Reference, tmp_path: Path
@@ -65,7 +65,6 @@ def test_runs_killed_at_random_moments_on_a_cluster_end_in_the_same_bytes(
     assert tree(run_dir) == tree(reference())
 
 
-@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_and_the_run_ends_in_the_same_bytes(
     curate: Server, tiny: Tiny, reference: Reference, tmp_path: Path
 ) -> None:
@@ -80,7 +79,6 @@ def test_a_worker_that_dies_is_replaced_and_the_run_ends_in_the_same_bytes(
     assert tree(run_dir) == tree(reference())
 
 
-@pytest.mark.slow
 def test_an_interrupt_of_the_whole_group_ends_a_cluster_in_order(
     curate: Server, tiny: Tiny, reference: Reference, tmp_path: Path
 ) -> None:

@@ -20,9 +20,9 @@ from tests.faults.conftest import Ended, Reference, Server, tree
 KILLS = 15
 
 
-def finish(curate: Server, file: Path, run_dir: Path) -> Ended:
+def finish(curate: Server, file: Path, run_dir: Path, *, report: bool = False) -> Ended:
     """Run until done: what a user does after an interruption."""
-    ended = curate.run("run", file, "--run-dir", run_dir)
+    ended = curate.run("run", file, "--run-dir", run_dir, report=report)
     assert ended.code == 0, ended.err
     return ended
 
@@ -32,18 +32,19 @@ def test_runs_killed_at_random_moments_end_in_the_same_bytes(
 ) -> None:
     whole, draw, kills = tree(reference()), random.Random(11), 0
     began = time.monotonic()
-    finish(curate, tiny.yaml, tmp_path / "timed")
+    finish(curate, tiny.yaml, tmp_path / "timed", report=True)
     length = time.monotonic() - began
     for number in itertools.count():
         run_dir = tmp_path / f"run-{number}"
         for _ in range(4):  # a run killed in one stage is killed again in a later one
-            process = curate.start("run", tiny.yaml, "--run-dir", run_dir)
+            process = curate.start("run", tiny.yaml, "--run-dir", run_dir, report=True)
             time.sleep(draw.uniform(0.05, 0.7) * length)
             process.kill()
             kills += process.wait().code == -signal.SIGKILL  # a process that had ended takes the signal too
-        finish(curate, tiny.yaml, run_dir)
+        finish(curate, tiny.yaml, run_dir, report=True)
         assert tree(run_dir) == whole
         assert verify(run_dir) == []
+        assert (run_dir / "report.html").exists()
         assert not list(run_dir.rglob("*.tmp-*"))
         if kills >= KILLS:
             return

@@ -210,7 +210,7 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("name", some(DAMAGE, fast=["features/part-00001.arrow", "state/proxy/model.safetensors"]))
+@pytest.mark.parametrize("name", some(DAMAGE, fast=["state/proxy/model.safetensors"]))
 def test_a_part_truncated_before_the_resume_is_computed_again(
     name: str, curate: Server, tiny: Tiny, run_dir: Path, reference: Reference
 ) -> None:
@@ -265,7 +265,7 @@ def test_a_file_size_limit_ends_the_run_with_a_message_and_the_next_one_continue
     assert tree(run_dir) == tree(reference())
 
 
-@pytest.mark.parametrize("n", some([3, 77, 150, 250, 400, 500, 610, 690], fast=[77, 400]))
+@pytest.mark.parametrize("n", some([3, 77, 150, 250, 400, 500, 610, 690], fast=[400]))
 def test_a_full_disk_ends_the_run_with_a_message_and_the_next_one_continues(
     n: int, curate: Server, tiny: Tiny, run_dir: Path, reference: Reference
 ) -> None:
@@ -331,7 +331,10 @@ def check_nothing_lost(tiny: Tiny, run_dir: Path) -> None:
         for path in sorted((run_dir / "dropped").glob("*.parquet"))
         for row in pq.read_table(path).to_pylist()
     }
-    assert dropped == {f"part-1-{NULL_ROW}": 'column "text": null', f"part-{FILES - 1}-{RARE_ROW}": "non-finite gradient"}
+    assert dropped == {
+        f"part-1-{NULL_ROW}": 'column "text": null',
+        f"part-{FILES - 1}-{RARE_ROW}": "non-finite gradient",
+    }
     pool = pq.read_table(sorted(tiny.pool.glob("*.parquet")))["id"].to_pylist()
     assert sorted([*kept["id"].to_pylist(), *dropped]) == sorted(pool)
     assert len(pool) == FILES * ROWS

@@ -3,19 +3,30 @@
 Importing torch and transformers takes longer than the whole tiny pipeline; a fork begins where the imports ended. The child is
 a process of its own: it can be killed, interrupted, limited, and made to fail at any hook of the only writer.
 
-Speaks JSON lines: {"argv", "out", "err", "fault", "limit"} → {"pid"}; {"wait": pid, "seconds"} → {"status"}.
+Speaks JSON lines: {"argv", "out", "err", "report", "fault", "limit"} → {"pid"}; {"wait": pid, "seconds"} → {"status"}.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
 import signal
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+LATE = (
+    "altair",
+    "pandas",
+    "vl_convert",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.llama.modeling_llama",
+)
+"""What a run imports only when it comes to it."""
 
 
 def serve() -> None:
@@ -31,25 +42,18 @@ def serve() -> None:
 
 
 def _import_everything() -> None:
-    import pandas  # noqa: F401
-    import transformers.models.llama.modeling_llama  # noqa: F401
-    import vl_convert  # noqa: F401
-    from transformers import AutoTokenizer  # noqa: F401
-
-    import curate.cli
-    import curate.outcome
-    import curate.pipeline
-    import curate.stages
-    from curate.registry import METHODS
-
-    for entry in METHODS.values():
+    for name in ("curate.cli", "curate.config", "curate.pipeline", "curate.outcome", *LATE):
+        import_module(name)
+    for entry in import_module("curate.registry").METHODS.values():
         entry.method()
+    gc.freeze()  # a child that collects garbage would copy what it inherited
 
 
 def _start(request: dict[str, Any]) -> dict[str, int] | None:
     pid = os.fork()
     if pid:
         return {"pid": pid}
+    from curate import outcome
     from curate.cli import main
 
     os.setpgid(0, 0)
@@ -58,6 +62,8 @@ def _start(request: dict[str, Any]) -> dict[str, int] | None:
         os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
     if request.get("limit"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit"], request["limit"]))
+    if not request["report"]:  # it costs more than the rest of the tiny run, and its bytes are promised by nobody
+        outcome.write_report = lambda root: root
     _install(request.get("fault") or {})
     sys.argv = ["curate", *request["argv"]]
     try:

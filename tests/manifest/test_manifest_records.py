@@ -94,7 +94,9 @@ def test_a_record_torn_anywhere_counts_as_none(finished: Path) -> None:
     assert commits.load(paths, "featurize", 0) is None
 
 
-@pytest.mark.parametrize("content", ["[]", "null", "3", '"text"', "{}", '{"parts": 3}', '{"parts": [1]}', '{"parts": []}'])
+@pytest.mark.parametrize(
+    "content", ["[]", "null", "3", '"text"', "{}", '{"parts": 3}', '{"parts": [1]}', '{"parts": []}']
+)
 def test_json_that_is_no_record_counts_as_none(content: str, finished: Path) -> None:
     RunPaths(finished).commit("render", 1).write_text(content)
     assert commits.load(RunPaths(finished), "render", 1) is None
@@ -223,7 +225,7 @@ def test_a_manifest_is_loaded_only_with_its_own_hash(finished: Path) -> None:
 
 
 def test_a_directory_without_a_run_is_a_config_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no run.json"):
+    with pytest.raises(ConfigError, match=r"no run\.json"):
         runs.load(tmp_path)
 
 
@@ -249,9 +251,9 @@ def test_a_change_that_weights_depend_on_is_refused_with_both_values(key: str) -
 def test_a_key_that_appears_or_disappears_is_refused() -> None:
     fewer = json.loads(json.dumps(CONFIG))
     del fewer["target"][1]
-    with pytest.raises(ConfigError, match="no target.1.name, but this run began with"):
+    with pytest.raises(ConfigError, match=r"no target\.1\.name, but this run began with"):
         runs.compare(record_of(), fewer, where="x")
-    with pytest.raises(ConfigError, match="but this run began with no features.optimizer"):
+    with pytest.raises(ConfigError, match=r"began with no features\.optimizer"):
         runs.compare(record_of(), changed(("features", "optimizer"), "adam"), where="x")
 
 

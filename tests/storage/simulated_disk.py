@@ -1,4 +1,4 @@
-"""A disk that forgets what was not synced: records system calls as they really happen, then shows every state a crash could leave.
+"""A disk that forgets what was not synced: records system calls as they happen, then shows what a crash could leave.
 
 Model (ALICE, OSDI 2014): a file's bytes are durable once the file is fsynced; before that each write may be absent, torn, or
 there. A change of a directory (a new name, a rename, a removal) is durable once that directory is fsynced; before that any

@@ -64,7 +64,9 @@ def test_no_crash_shows_a_record_whose_part_differs(tmp_path: Path, monkeypatch:
     assert broken_promises(disk) == []
 
 
-def test_no_crash_shows_a_manifest_over_a_half_rendered_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_crash_shows_a_manifest_over_a_half_rendered_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The manifest is withdrawn, durably, before the first part that it names is written again."""
     from curate.manifest import dataset
 

@@ -30,8 +30,9 @@ def holder(tmp_path: Path):
 
 
 def test_a_second_holder_is_refused_with_the_pid_of_the_first(holder, tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match=rf"in use by pid {holder.pid} on host .* since "), lock.exclusive(
-        tmp_path / ".lock"
+    with (
+        pytest.raises(ResourceError, match=rf"in use by pid {holder.pid} on host .* since "),
+        lock.exclusive(tmp_path / ".lock"),
     ):
         pass
     assert lock.held(tmp_path / ".lock")
