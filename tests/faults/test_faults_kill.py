@@ -32,12 +32,12 @@ def test_runs_killed_at_random_moments_end_in_the_same_bytes(
 ) -> None:
     whole, draw, kills = tree(reference()), random.Random(11), 0
     began = time.monotonic()
-    finish(curate, tiny.yaml, tmp_path / "timed", report=True)
+    finish(curate, tiny.yaml, tmp_path / "timed")
     length = time.monotonic() - began
     for number in itertools.count():
         run_dir = tmp_path / f"run-{number}"
         for _ in range(4):  # a run killed in one stage is killed again in a later one
-            process = curate.start("run", tiny.yaml, "--run-dir", run_dir, report=True)
+            process = curate.start("run", tiny.yaml, "--run-dir", run_dir)
             time.sleep(draw.uniform(0.05, 0.7) * length)
             process.kill()
             kills += process.wait().code == -signal.SIGKILL  # a process that had ended takes the signal too
