@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from curate.types import Section
 
+PositiveInt = Annotated[int, Field(gt=0)]
+
 
 class ProjectionSettings(Section):
-    """How a gradient of millions of numbers becomes `dim` of them, keeping inner products on average."""
+    """How a gradient of millions of numbers becomes a few thousand, keeping inner products on average."""
 
-    kind: Literal["countsketch"] = "countsketch"
-    """countsketch: random signs and circular shifts, summed over all layers."""
-    dim: Annotated[int, Field(gt=0)] = 4096
-    """Numbers stored per sample (k). The error of an inner product falls as 1 / sqrt(dim)."""
+    kind: Literal["countsketch", "factorised", "concat"] = "countsketch"
+    """countsketch: exact gradients, random signs and circular shifts, summed over all layers: the most accurate per
+    byte. factorised: both factors of every layer's gradient projected first, layers summed: the fastest. concat: the
+    same with a small block for every layer side by side, as other tools store them."""
+    dim: PositiveInt = 4096
+    """Numbers stored per sample (k), a square for `factorised`; `concat` has rank * rank for every layer instead.
+    The error of an inner product falls as 1 / sqrt(dim)."""
+    rank: PositiveInt = 16
+    """Only for `concat`: numbers that each of a layer's two factors is projected to."""
     seed: int = 0
-    """Seed of the signs and shifts. Features made with different seeds cannot be compared."""
+    """Seed of everything random here. Features made with different seeds cannot be compared."""
+
+    @model_validator(mode="after")
+    def _square(self) -> ProjectionSettings:
+        if self.kind == "factorised" and isqrt(self.dim) ** 2 != self.dim:
+            raise ValueError(f"dim of a factorised projection is a square, such as {isqrt(self.dim) ** 2}")
+        return self
+
+    @property
+    def factor(self) -> int:
+        """Numbers p that each factor of a gradient is projected to."""
+        return self.rank if self.kind == "concat" else isqrt(self.dim)
+
+    def width(self, layers: int) -> int:
+        """Numbers stored per sample for a model with that many captured layers."""
+        return layers * self.rank**2 if self.kind == "concat" else self.dim

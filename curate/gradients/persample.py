@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from curate.gradients.base import ProjectionSettings
 from curate.gradients.capture import capture
+from curate.gradients.factorised import FactorisedProjector
 from curate.gradients.preconditioner import Preconditioner
-from curate.gradients.projection import ProjectionSettings, add_layer, empty_sketch, fold, layer_sketch
+from curate.gradients.projection import SketchProjector
+from curate.models.base import LayerSettings
 from curate.models.language_model import LanguageModel
+from curate.models.layers import ALL_BLOCKS, captured_layers, weight_owners
 from curate.types import Batch
 
-SLAB_BYTES = 8 * 2**20
+PROJECTORS = {"countsketch": SketchProjector, "factorised": FactorisedProjector, "concat": FactorisedProjector}
 
 
 def features(
@@ -19,19 +22,22 @@ def features(
     batch: Batch,
     *,
     projection: ProjectionSettings,
+    layers: LayerSettings = ALL_BLOCKS,
     preconditioner: Preconditioner | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Projected gradients of the samples of a batch.
 
-    Each is the gradient of the sample's own mean token loss with respect to the block linears (with adapters:
-    the adapters), optionally turned into Adam's direction, projected and summed over layers. A layer's
-    gradients exist a few samples at a time and are gone before the next layer's.
+    Each is the gradient of the sample's own mean token loss with respect to the chosen layers (with adapters:
+    their adapters), optionally turned into Adam's direction, projected and brought together over layers. A layer's
+    gradients are gone before the next layer's.
 
     Args:
         language_model: model in eval mode.
         batch: rows [b, t].
-        projection: kind, k and seed.
-        preconditioner: moments for Adam's direction, or None for plain gradients.
+        projection: kind, size and seed.
+        layers: which layers.
+        preconditioner: moments for Adam's direction, or None for plain gradients. `countsketch` takes it exactly;
+            the others with a second moment of rank one.
 
     Returns:
         Features [b, k] and mean token losses [b], both float32 on the model's device. A sample without a
@@ -40,28 +46,14 @@ def features(
     Raises:
         ModelError: the model has layers whose per-sample gradients cannot be read.
     """
-    sketch = empty_sketch(len(batch.ids), projection, language_model.device)
-
-    def consume(name: str, inputs: Tensor, gradients: Tensor) -> None:
-        size = inputs.shape[-1] * gradients.shape[-1]
-        choices = layer_sketch(name, size, projection)  # pyright: ignore[reportArgumentType]  # frozen, so hashable
-        at_once = max(1, SLAB_BYTES // (4 * size))
-        for rows in zip(sketch.split(at_once), inputs.split(at_once), gradients.split(at_once), strict=True):
-            flat = layer_gradients(rows[1], rows[2]).flatten(1)
-            add_layer(rows[0], flat if preconditioner is None else preconditioner.direct(name, flat), choices)
-
-    losses = capture(language_model, batch, consume)
-    return fold(sketch), losses.float()
+    chosen = captured_layers(language_model, layers)
+    projector = PROJECTORS[projection.kind](
+        projection, chosen, len(batch.ids), device=language_model.device, preconditioner=preconditioner
+    )
+    losses = capture(language_model, batch, projector.add, layers=chosen)
+    return projector.features(), losses.float()
 
 
-def layer_gradients(inputs: Tensor, gradients: Tensor) -> Tensor:
-    """G_i = B_i^T A_i, in float32.
-
-    Args:
-        inputs: A, [b, t, d_in].
-        gradients: B, [b, t, d_out].
-
-    Returns:
-        [b, d_out, d_in], the orientation of `nn.Linear.weight`.
-    """
-    return torch.bmm(gradients.float().transpose(1, 2), inputs.float())
+def width(language_model: LanguageModel, projection: ProjectionSettings, layers: LayerSettings = ALL_BLOCKS) -> int:
+    """Numbers k stored per sample."""
+    return projection.width(len(set(weight_owners(captured_layers(language_model, layers)).values())))

@@ -15,15 +15,22 @@ Reference: Charikar, Chen, Farach-Colton, "Finding frequent items in data stream
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from curate.gradients.base import ProjectionSettings
+from curate.gradients.capture import Captured
+from curate.gradients.preconditioner import Preconditioner
+from curate.gradients.products import sample_products
+from curate.models.layers import weight_shape
 
-__all__ = ["LayerSketch", "ProjectionSettings", "add_layer", "empty_sketch", "fold", "layer_sketch"]
+SLAB_BYTES = 8 * 2**20
+"""Exact gradients that exist at a time: about what stays in cache."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +67,41 @@ def layer_sketch(name: str, size: int, projection: ProjectionSettings) -> LayerS
     )
 
 
-def empty_sketch(samples: int, projection: ProjectionSettings, device: torch.device) -> Tensor:
-    """Zeros, float32 [samples, 2k]: twice as wide as the sketch, so that a shifted chunk is one slice; see `fold`."""
-    return torch.zeros(samples, 2 * projection.dim, device=device)
+class SketchProjector:
+    """Features of one batch: exact gradients, a few samples at a time, added to their sketches."""
+
+    def __init__(
+        self,
+        projection: ProjectionSettings,
+        layers: Mapping[str, nn.Module],
+        samples: int,
+        *,
+        device: torch.device,
+        preconditioner: Preconditioner | None = None,
+    ) -> None:
+        self._projection, self._preconditioner = projection, preconditioner
+        self._sizes = {name: prod(weight_shape(layer)) for name, layer in layers.items()}
+        # Twice as wide as the sketch, so that a shifted chunk is one slice.
+        self._sketch = torch.zeros(samples, 2 * projection.dim, device=device)
+
+    def add(self, layer: Captured) -> None:
+        """Take one layer of the batch."""
+        size = self._sizes[layer.name]
+        choices = layer_sketch(layer.name, size, self._projection)  # pyright: ignore[reportArgumentType]  # hashable
+        if not layer.gradients.is_floating_point():
+            add_embedding(self._sketch, layer, choices)
+            return
+        at_once = max(1, SLAB_BYTES // (4 * size))
+        for first in range(0, len(layer.spans), at_once):
+            spans = layer.spans[first : first + at_once]
+            flat = sample_products(layer.inputs, layer.gradients, spans).flatten(1)
+            if self._preconditioner is not None:
+                flat = self._preconditioner.direct(layer.name, flat)
+            add_layer(self._sketch[first : first + at_once], flat, choices)
+
+    def features(self) -> Tensor:
+        """[b, k], float32."""
+        return fold(self._sketch)
 
 
 def add_layer(sketch: Tensor, gradients: Tensor, choices: LayerSketch) -> None:
@@ -79,6 +118,24 @@ def add_layer(sketch: Tensor, gradients: Tensor, choices: LayerSketch) -> None:
     for chunk, sign, shift in zip(gradients.split(dim, dim=1), chunk_signs, shifts, strict=True):
         width = chunk.shape[1]  # less than k for the last chunk, as if padded with zeros
         sketch[:, shift : shift + width].addcmul_(chunk, signs[:width], value=sign)
+
+
+def add_embedding(sketch: Tensor, layer: Captured, choices: LayerSketch) -> None:
+    """Add an embedding's gradient, which is zero but for the rows of a sample's own tokens.
+
+    Args:
+        sketch: unfolded sketches, float32 [b, 2k].
+        layer: token ids as `gradients`, the gradients at the outputs [l, d] as `inputs`.
+        choices: the layer's random choices.
+    """
+    signs, width = choices.signs.to(sketch.device), layer.inputs.shape[1]
+    dim = len(signs)
+    chunk_signs, shifts = choices.chunk_signs.to(sketch.device), choices.shifts.to(sketch.device)
+    for row, span in enumerate(layer.spans):
+        flat = layer.gradients[span, None] * width + torch.arange(width, device=sketch.device)
+        chunk, place = flat // dim, flat % dim
+        values = layer.inputs[span].float() * signs[place] * chunk_signs[chunk]
+        sketch[row].index_add_(0, (place + shifts[chunk]).flatten(), values.flatten())
 
 
 def fold(sketch: Tensor) -> Tensor:

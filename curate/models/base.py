@@ -23,6 +23,18 @@ class LoraSettings(Section):
     """Layers that get an adapter, by name; by default the usual ones of the architecture, else all linears."""
 
 
+class LayerSettings(Section):
+    """Which layers have their gradients read: by default the linear layers of all blocks."""
+
+    depth: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the blocks, counted from the last; the backward pass stops at the first of them."""
+    modules: list[str] | None = None
+    """Only layers with one of these names, such as [o_proj, down_proj]."""
+    embeddings: bool = False
+    """Also the embedding and the output layer (as one weight where they are tied). Their gradients are as big as the
+    vocabulary: costly."""
+
+
 class WarmupSettings(Section):
     """A short training of the proxy on a sample of the pool before gradients are read from it.
 
@@ -64,5 +76,7 @@ class ModelConfig(Section):
     """Adapters to add, or none."""
     warmup: WarmupSettings | None = None
     """Training of the proxy before it is used, or none."""
+    gradient_checkpointing: bool = False
+    """Recompute each block in the backward pass instead of keeping its activations: less memory, about a third more time."""
     attention: Literal["sdpa", "eager"] = "sdpa"
     """Attention implementation; architectures without sdpa use eager whatever is set."""

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from curate.errors import ModelError
+from curate.models.packing import PACKED, TokenAxis, token_axis
+from curate.types import Batch
 
 PROBE_TOKENS = 8
 PROBE_LOGIT = 1e3
@@ -42,6 +44,7 @@ class LanguageModel:
         origin: what it was made from.
         plain_head: whether logits are exactly head(last hidden state), so that the loss can skip whole-batch
             logits.
+        packs: whether rows can be run without padding, one after another (`models.packing`).
     """
 
     model: PreTrainedModel | PeftModel
@@ -50,6 +53,7 @@ class LanguageModel:
     vocab: int
     origin: Origin
     plain_head: bool
+    packs: bool
 
     @property
     def has_lora(self) -> bool:
@@ -69,6 +73,12 @@ class LanguageModel:
     def head(self) -> nn.Linear | None:
         """The output layer, or None where logits are more than that layer applied to the last hidden state."""
         return self.causal.get_output_embeddings() if self.plain_head else None  # pyright: ignore[reportReturnType]
+
+
+def axis_of(language_model: LanguageModel, batch: Batch) -> TokenAxis:
+    """How a batch is laid out for this model: without padding, unless the model cannot or was given another attention."""
+    packed = language_model.packs and language_model.causal.config._attn_implementation == PACKED
+    return token_axis(batch, packed=packed)
 
 
 def causal_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

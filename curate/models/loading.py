@@ -28,6 +28,8 @@ from curate.errors import ModelError
 from curate.models.base import LoraSettings, ModelConfig
 from curate.models.device import pick_device, pick_dtype
 from curate.models.language_model import LanguageModel, Origin, causal_model, check_ids, has_plain_head
+from curate.models.layers import checkpoint_blocks
+from curate.models.packing import can_pack
 from curate.models.resolve import is_tokenizer_file, resolve_tokenizer
 
 __all__ = ["LanguageModel", "check_ids", "files", "load"]
@@ -207,7 +209,11 @@ def _assemble(model: PreTrainedModel | PeftModel, origin: Origin, config: ModelC
     vocab = int(causal.get_input_embeddings().weight.shape[0])  # pyright: ignore
     # Without added tokens: repositories with a padding token the model has no embedding for are common and harmless.
     check_ids(torch.tensor([tokenizer.vocab_size - 1]), vocab, where=str(origin.tokenizer))
-    return LanguageModel(model, tokenizer, device, vocab, origin, has_plain_head(causal))
+    packs = can_pack(causal, causal.get_decoder())
+    language_model = LanguageModel(model, tokenizer, device, vocab, origin, has_plain_head(causal), packs)
+    if config.gradient_checkpointing:
+        checkpoint_blocks(language_model)
+    return language_model
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from curate.models.language_model import LanguageModel, check_ids
+from curate.models.language_model import LanguageModel, axis_of, check_ids
+from curate.models.packing import to_device
 from curate.types import Batch
 
 LOGIT_BYTES = 64 * 2**20
@@ -65,11 +66,12 @@ def batch_token_losses(language_model: LanguageModel, batch: Batch) -> Tensor:
     labels = batch.labels[:, 1:]
     # Prompt and padding cost nothing: only labelled positions meet the output layer. Found where the batch lives (the
     # CPU), so that no accelerator has to be waited for.
-    places = (labels != -100).reshape(-1).nonzero().squeeze(1)
-    targets = labels.reshape(-1)[places].to(device)
-    places = places.to(device)
-    losses = _labelled_losses(language_model, batch, places, targets)
-    flat = losses.new_zeros(labels.numel()).index_put((places,), losses)
+    rows, columns = (labels != -100).nonzero(as_tuple=True)
+    axis = axis_of(language_model, batch)
+    starts = torch.tensor([span.start for span in axis.spans])
+    places, targets = (starts[rows] + columns).to(device), labels[rows, columns].to(device)
+    losses = _labelled_losses(language_model, to_device(axis.inputs, device), places, targets)
+    flat = losses.new_zeros(labels.numel()).index_put(((rows * labels.shape[1] + columns).to(device),), losses)
     return functional.pad(flat.view(labels.shape), (1, 0))
 
 
@@ -83,17 +85,12 @@ def sample_losses(language_model: LanguageModel, batch: Batch) -> Tensor:
     return batch_token_losses(language_model, batch).sum(1) / counts
 
 
-def _labelled_losses(language_model: LanguageModel, batch: Batch, places: Tensor, targets: Tensor) -> Tensor:
-    """Losses [n] of the labelled positions; `places` index the flattened [b, t - 1] grid of predicting positions."""
-    inputs = {
-        "input_ids": batch.ids.to(language_model.device),
-        "attention_mask": batch.attention.to(language_model.device),
-        "use_cache": False,
-    }
+def _labelled_losses(language_model: LanguageModel, inputs: dict[str, Any], places: Tensor, targets: Tensor) -> Tensor:
+    """Losses [n] of the labelled positions; `places` index the flattened tokens they are predicted from."""
     if language_model.head is None:
-        logits = language_model.causal(**inputs).logits[:, :-1].flatten(0, 1)[places]
+        logits = language_model.causal(**inputs).logits.flatten(0, 1)[places]
         return functional.cross_entropy(logits.to(_wide(logits.dtype)), targets, reduction="none")
-    hidden = language_model.decoder(**inputs).last_hidden_state[:, :-1].flatten(0, 1)[places]
+    hidden = language_model.decoder(**inputs).last_hidden_state.flatten(0, 1)[places]
     return token_losses(hidden, language_model.head.weight, language_model.head.bias, targets)
 
 

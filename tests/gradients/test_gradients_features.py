@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from curate.errors import ModelError
-from curate.gradients.capture import capture
+from curate.gradients.capture import Captured, capture
 from curate.gradients.persample import features
 from curate.gradients.preconditioner import make_preconditioner
 from curate.gradients.projection import ProjectionSettings, layer_sketch
 from curate.models.base import ModelConfig, WarmupSettings
 from curate.models.language_model import LanguageModel
-from curate.models.layers import block_linears, linear_orientation
+from curate.models.layers import captured_layers, linear_orientation
 from curate.models.loading import load
 from curate.models.losses import sample_losses
 from curate.models.warmup import warm_up
@@ -46,7 +46,7 @@ def matrix(name: str, size: int, projection: ProjectionSettings) -> Tensor:
 def oracle(language_model: LanguageModel, batch: Batch) -> Tensor:
     """Features [b, k] in float64: one backward pass a sample through plain logits, then dense projections."""
     model = language_model.model.double()
-    layers = block_linears(language_model)
+    layers = captured_layers(language_model)
     out = torch.zeros(len(batch.ids), PROJECTION.dim, dtype=torch.float64)
     dense = {name: matrix(name, layer.weight.numel(), PROJECTION) for name, layer in layers.items()}
     for parameter in model.parameters():
@@ -100,7 +100,7 @@ def test_features_equal_projected_float64_autograd(
 
 def test_tied_embeddings_and_output_layer_are_left_out(checkpoint: Checkpoint) -> None:
     language_model = open_model(checkpoint("llama", tie_word_embeddings=True))
-    layers = block_linears(language_model)
+    layers = captured_layers(language_model)
     assert len(layers) == 14
     assert all(".layers." in name for name in layers)
     assert language_model.head is not None
@@ -108,7 +108,7 @@ def test_tied_embeddings_and_output_layer_are_left_out(checkpoint: Checkpoint) -
 
 
 def test_only_adapters_are_captured_when_there_are_any(checkpoint: Checkpoint) -> None:
-    layers = block_linears(open_model(checkpoint("llama"), lora={"rank": 2}))
+    layers = captured_layers(open_model(checkpoint("llama"), lora={"rank": 2}))
     assert len(layers) == 8
     assert all("lora_A" in name or "lora_B" in name for name in layers)
 
@@ -163,9 +163,9 @@ def test_capture_leaves_the_model_as_it_was(checkpoint: Checkpoint, batch: Batch
     language_model = open_model(checkpoint("llama"), lora={"rank": 2})
     before = {name: parameter.requires_grad for name, parameter in language_model.model.named_parameters()}
 
-    def consume(name: str, inputs: Tensor, gradients: Tensor) -> None:
+    def consume(layer: Captured) -> None:
         if broken:
-            raise ValueError(name)
+            raise ValueError(layer.name)
 
     if broken:
         with pytest.raises(ValueError, match="lora"):
@@ -185,8 +185,8 @@ def test_layers_come_last_first_and_the_backward_pass_stops_at_the_first(checkpo
     embedding = language_model.causal.get_input_embeddings()
     reached: list[bool] = []
     embedding.register_forward_hook(lambda *call: reached.append(call[-1].requires_grad))
-    capture(language_model, batch, lambda name, inputs, gradients: seen.append(name))
-    assert seen == list(reversed(block_linears(language_model)))
+    capture(language_model, batch, lambda layer: seen.append(layer.name))
+    assert seen == list(reversed(captured_layers(language_model)))
     assert reached == [False]
 
 
@@ -196,7 +196,7 @@ def test_a_layer_called_twice_counts_both_calls(checkpoint: Checkpoint, batch: B
     blocks = language_model.decoder.layers
     blocks[1] = blocks[0]  # pyright: ignore
     values, _ = features(language_model, batch, projection=PROJECTION)
-    assert len(block_linears(language_model)) == 7
+    assert len(captured_layers(language_model)) == 7
     assert relative_error(values, oracle(language_model, batch)) <= 1e-5
 
 
@@ -244,7 +244,7 @@ def test_preconditioned_features_are_the_less_direction(
     preconditioner = make_preconditioner(language_model, moments, beta1=0.9, beta2=0.95)
     values, _ = features(language_model, batch, projection=PROJECTION, preconditioner=preconditioner)
     expected = torch.zeros(4, PROJECTION.dim, dtype=torch.float64)
-    layers = block_linears(language_model)
+    layers = captured_layers(language_model)
     parameters = [layer.weight for layer in layers.values()]
     for row, loss in enumerate(sample_losses(language_model, batch)):
         gradients = torch.autograd.grad(loss, parameters, retain_graph=True)

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from curate.gradients.projection import ProjectionSettings, add_layer, empty_sketch, fold, layer_sketch
+from curate.gradients.projection import ProjectionSettings, add_layer, fold, layer_sketch
 
 
 def sketch(gradients: Tensor, name: str, projection: ProjectionSettings) -> Tensor:
-    wide = empty_sketch(len(gradients), projection, gradients.device)
+    wide = torch.zeros(len(gradients), 2 * projection.dim)
     add_layer(wide, gradients, layer_sketch(name, gradients.shape[1], projection))
     return fold(wide)
 
