@@ -6,12 +6,13 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate import config, pipeline
+from curate import again, config, pipeline
 from curate.config import Pipeline
 from curate.errors import ConfigError
 from curate.manifest import dataset
 from curate.reports.frames import weights
 from curate.reports.progress import Observer
+from curate.reuse import Reuse
 from curate.storage.paths import RunPaths
 
 if TYPE_CHECKING:
@@ -46,6 +47,34 @@ class Run:
         """One row a sample of the pool: shard, row, weight (null where it was set aside)."""
         return weights(self.path)
 
+    def weigh(
+        self,
+        *,
+        pool: str | Path | None = None,
+        target: str | Path | None = None,
+        method: str | None = None,
+        run_dir: str | Path | None = None,
+        overrides: list[str] | None = None,
+        observer: Observer | None = None,
+    ) -> Run:
+        """New weights in a new run, from the features of this one: `curate weigh`.
+
+        Args:
+            pool: path or glob of another pool, such as the grown one: only shards that this run has not are computed.
+            target: path of another target, with the columns of the first.
+            method: name of another method.
+            run_dir: where the new run lies; beside this one, named after what is new, by default.
+            overrides: `a.b=value` items that replace or add keys of this run's pipeline.
+            observer: hears about progress.
+
+        Raises:
+            CurateError: of the kind that says what went wrong.
+        """
+        places = {name: str(path) if path is not None else None for name, path in (("pool", pool), ("target", target))}
+        job, reuse = again.derive(self.path, method=method, overrides=overrides, **places)
+        path = Path(run_dir) if run_dir is not None else again.directory(self.path, method=method, **places)
+        return Run(pipeline.run(job, path, observer=observer, reuse=reuse))
+
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
@@ -57,6 +86,7 @@ def run(
     overrides: list[str] | None = None,
     observer: Observer | None = None,
     allow_environment_change: bool = False,
+    reuse: str | Path | None = None,
 ) -> Run:
     """Run a pipeline, or continue it where it stopped.
 
@@ -66,6 +96,7 @@ def run(
         overrides: `a.b=value` items that replace or add keys.
         observer: hears about progress.
         allow_environment_change: resume under other library versions, giving up byte identity.
+        reuse: directory of an earlier run: what it has of equal content is linked, not computed.
 
     Raises:
         CurateError: of the kind that says what went wrong.
@@ -78,4 +109,6 @@ def run(
             config.override(content, item)
         job, name = config.validate(content), "run"
     path = Path(run_dir) if run_dir is not None else Path("runs") / name
-    return Run(pipeline.run(job, path, observer=observer, allow_environment_change=allow_environment_change))
+    earlier = Reuse(Path(reuse)) if reuse is not None else None
+    done = pipeline.run(job, path, observer=observer, allow_environment_change=allow_environment_change, reuse=earlier)
+    return Run(done)

@@ -41,14 +41,29 @@ Environment = Annotated[
 
 
 @app.command()
-def run(file: File, run_dir: Into = None, overrides: Set = None, allow_environment_change: Environment = False) -> None:
+def run(
+    file: File,
+    run_dir: Into = None,
+    overrides: Set = None,
+    reuse: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="An earlier run: what it has of equal content is linked, not computed."),
+    ] = None,
+    allow_environment_change: Environment = False,
+) -> None:
     """Run the whole flow; run again to resume."""
     from curate import config, pipeline
     from curate.reports.progress import observer
+    from curate.reuse import Reuse
 
     where = run_dir or Path("runs") / file.stem
-    job = config.load(file, overrides)
-    pipeline.run(job, where, observer=observer(sys.stderr), allow_environment_change=allow_environment_change)
+    pipeline.run(
+        config.load(file, overrides),
+        where,
+        observer=observer(sys.stderr),
+        allow_environment_change=allow_environment_change,
+        reuse=Reuse(reuse) if reuse else None,
+    )
     out.print(f"dataset  {where / 'dataset'}\nreport   {where / 'report.html'}", markup=False)
 
 
@@ -77,19 +92,33 @@ def plan(file: File, run_dir: Into = None, overrides: Set = None) -> None:
 @app.command()
 def weigh(
     source: RunDir,
-    target: Annotated[Path | None, typer.Option(help="Another target file, with the columns of the first.")] = None,
-    method: Annotated[str | None, typer.Option(help="Another method; `curate methods` lists them.")] = None,
-    run_dir: Into = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(metavar="GLOB", help="Another pool, such as the grown one: only shards RUN has not are computed."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Another target, with the columns of the first.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Another method; `curate methods` lists them.")
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="The new run directory; beside RUN, named after what is new, by default.")
+    ] = None,
     overrides: Set = None,
 ) -> None:
-    """New weights from the features of an existing run."""
+    """New weights from the features of an existing run.
+
+    A new run directory with the pipeline of RUN, but for what is named here. What RUN has of equal content is linked, whatever
+    its files are called and in whatever order they come; the rest is computed. RUN itself is not changed. A proxy that was
+    warmed up on RUN's pool is kept as it is, also for a pool that has grown.
+    """
     from curate import again, pipeline
     from curate.reports.progress import observer
 
-    job = again.derive(source, target=target, method=method, overrides=overrides or [])
-    where = run_dir or again.directory(source, target=target, method=method)
-    again.seed(source, where, job)
-    pipeline.run(job, where, observer=observer(sys.stderr))
+    job, reuse = again.derive(source, pool=pool, target=target, method=method, overrides=overrides)
+    where = run_dir or again.directory(source, pool=pool, target=target, method=method)
+    pipeline.run(job, where, observer=observer(sys.stderr), reuse=reuse)
     out.print(f"dataset  {where / 'dataset'}\nreport   {where / 'report.html'}", markup=False)
 
 

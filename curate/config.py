@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from curate.errors import ConfigError
 from curate.executors.base import ClusterConfig
-from curate.features.base import FeaturesConfig
+from curate.features.settings import KINDS, EmbeddingsConfig, FeaturesSection, GradientsConfig
 from curate.models.base import ModelConfig
 from curate.registry import METHODS
 from curate.sinks.base import OutputConfig
@@ -48,7 +48,7 @@ class Pipeline(Section):
     """The small trusted set that says what good means; a list of named targets is allowed."""
     model: ModelConfig | None = None
     """The proxy, whose gradients are used."""
-    features: FeaturesConfig = Field(default_factory=FeaturesConfig)
+    features: FeaturesSection = Field(default_factory=GradientsConfig)
     """What is stored of every sample."""
     method: MethodConfig  # pyright: ignore[reportInvalidTypeForm]
     """The algorithm that learns the weights."""
@@ -66,28 +66,45 @@ class Pipeline(Section):
 
     @property
     def reads_features(self) -> bool:
-        """Whether the method needs features, and with them a model and a target."""
-        return METHODS[self.method.name].reads != "nothing"
+        """Whether the method needs features, and with them a target."""
+        return METHODS[self.method.name].reads == "features"
+
+    @property
+    def encoder(self) -> str | None:
+        """The model beside the proxy that the features read, if there is one."""
+        return self.features.encoder if self.reads_features else None
 
     @property
     def reads_model(self) -> bool:
         """Whether any stage needs the proxy: for features, or for its tokenizer to count tokens."""
-        return self.reads_features or self.output.tokens is not None
+        return (self.reads_features and self.features.needs_model) or self.output.tokens is not None
 
     @model_validator(mode="after")
     def _whole(self) -> Pipeline:
-        if self.reads_features and self.model is None:
-            raise ValueError(f"method {self.method.name} reads gradients: a `model` section is needed")
-        if self.reads_features and not self.targets:
-            raise ValueError(f"method {self.method.name} reads gradients: a `target` section is needed")
+        if self.reads_features:
+            self._check_features()
         if self.output.tokens is not None and self.model is None:
             raise ValueError("output.tokens counts tokens: a `model` section with a tokenizer is needed")
         if len({target.name for target in self.targets}) < len(self.targets):
             raise ValueError("two targets have the same name")
-        adam = self.reads_features and self.features.optimizer == "adam"
-        if adam and (self.model is None or self.model.warmup is None):
-            raise ValueError("features.optimizer: adam needs the moments of a warm-up: add model.warmup")
         return self
+
+    def _check_features(self) -> None:
+        method, kind, usable = self.method.name, self.features.name, METHODS[self.method.name].method().reads
+        if kind not in usable:
+            raise ValueError(f"method {method} cannot use features.name: {kind}; it reads one of {', '.join(usable)}")
+        if self.features.needs_model and self.model is None:
+            raise ValueError(f"method {method} reads {kind}: a `model` section is needed")
+        if not self.targets:
+            raise ValueError(f"method {method} reads {kind}: a `target` section is needed")
+        own = self.features if isinstance(self.features, EmbeddingsConfig) else None
+        if own is not None and own.model is not None and own.batch_tokens == "auto":
+            raise ValueError("features.batch_tokens: auto is found for the proxy; give a number with features.model")
+        adam = isinstance(self.features, GradientsConfig) and self.features.optimizer == "adam"
+        if adam and (self.model is None or (self.model.warmup is None and self.model.optimizer is None)):
+            raise ValueError(
+                "features.optimizer: adam needs Adam's moments: add model.warmup, or model.optimizer, a checkpoint"
+            )
 
 
 def load(file: Path, overrides: list[str] | None = None) -> Pipeline:
@@ -241,10 +258,10 @@ def _explain(error: ValidationError, content: dict[str, Any], where: Any) -> Con
         return ConfigError(f"{where(key[:-1])}: {_dotted(key)}", "nothing", "a value", "Add it.")
     if first["type"].startswith("union_tag"):
         key = (*key, "name")
-        given = (first.get("ctx") or {}).get("tag")
-        close = difflib.get_close_matches(str(given), list(METHODS), n=1)
-        fix = f"Did you mean `{close[0]}`?" if close else "`curate methods` lists them."
-        return ConfigError(f"{where(key)}: {_dotted(key)}", repr(given), f"one of {', '.join(METHODS)}", fix)
+        given, names = (first.get("ctx") or {}).get("tag"), list(METHODS if key[0] == "method" else KINDS)
+        close = difflib.get_close_matches(str(given), names, n=1)
+        fix = f"Did you mean `{close[0]}`?" if close else "`curate methods` and `curate schema` list them."
+        return ConfigError(f"{where(key)}: {_dotted(key)}", repr(given), f"one of {', '.join(names)}", fix)
     message = first["msg"].removeprefix("Value error, ")
     found = repr(first["input"]) if isinstance(first["input"], str | int | float | bool | None) else "a section"
     return ConfigError(
@@ -278,6 +295,8 @@ def _siblings(error: ValidationError, first: Any) -> set[str]:
 def _sections(section: Any, part: str | int) -> list[Any]:
     if part in METHODS:
         return [METHODS[str(part)].method().Config]
+    if part in KINDS:
+        return [KINDS[str(part)]]
     known = {model.__name__: model for model in _all_sections()}
     if part in known:
         return [known[str(part)]]

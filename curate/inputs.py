@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import replace
+import shlex
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from curate import config
+from curate import config, keys
 from curate.config import Pipeline
 from curate.errors import ConfigError, DataError
 from curate.manifest import run as runs
@@ -16,17 +17,25 @@ from curate.manifest.run import RunRecord
 from curate.models import device, resolve
 from curate.models.base import ModelConfig
 from curate.reports.progress import Observer
+from curate.reuse import Reuse
 from curate.sinks.base import check_collision
 from curate.sources import base as sources
 from curate.sources.base import Source
-from curate.storage.fingerprint import fingerprint
+from curate.storage.fingerprint import canonical, fingerprint
 from curate.storage.paths import RunPaths
 
 PINNED = ("torch", "numpy", "pyarrow", "transformers", "tokenizers", "peft", "safetensors")
 """Libraries whose version a promised byte may depend on."""
 
 
-def begin(paths: RunPaths, pipeline: Pipeline, observer: Observer, allow_environment_change: bool) -> RunRecord:
+def begin(
+    paths: RunPaths,
+    pipeline: Pipeline,
+    observer: Observer,
+    *,
+    allow_environment_change: bool = False,
+    reuse: Reuse | None = None,
+) -> RunRecord:
     """Write run.json of a new run, or check and update that of an old one.
 
     Raises:
@@ -37,14 +46,16 @@ def begin(paths: RunPaths, pipeline: Pipeline, observer: Observer, allow_environ
     if not paths.run.exists():
         _refuse_foreign(paths.root)
         record = survey(pipeline)
+        record = _derived(record, pipeline, reuse, observer) if reuse else record
         runs.save(paths, record)
         return record
     old = runs.load(paths.root)
     runs.compare(old, config.to_dict(pipeline), where=str(paths.run))
     changed = _check_environment(old, pipeline, observer, allow_environment_change)
     now = survey(pipeline)
-    _check_inputs(old, now, observer)
-    record = _continued(old, now, pipeline, changed)
+    _check_model(old, now)
+    record = _continued(old, now, pipeline, _Listed(paths.root, "this run", observer))
+    record = replace(record, environment_changes=[*old.environment_changes, *changed])
     if record != old:
         runs.save(paths, record)
     return record
@@ -56,43 +67,19 @@ def survey(pipeline: Pipeline) -> RunRecord:
     check_collision(pool.schema, pipeline.output)
     targets = [sources.scan(target, shard_rows=pipeline.pool.shard_rows) for target in pipeline.targets]
     _check_rows(pipeline, pool, targets)
-    model = _model(pipeline.model) if pipeline.model is not None and pipeline.reads_model else None
-    return RunRecord(
+    record = RunRecord(
         curate=version("curate"),
         environment=environment(pipeline),
         config=config.to_dict(pipeline),
-        pool=sources.source_to_dict(pool),
-        targets=[sources.source_to_dict(target) for target in targets],
-        model=model,
-        stages=stage_fingerprints(pipeline, pool, targets, model["fingerprint"] if model else None),
-        shards=len(sources.shards(pool, shard_rows=pipeline.pool.shard_rows)),
+        pool={},
+        targets=[],
+        model=_model(pipeline.model) if pipeline.model is not None and pipeline.reads_model else None,
+        encoder=_model(ModelConfig(name=pipeline.encoder)) if pipeline.encoder else None,
+        stages={},
+        shards=0,
     )
-
-
-def stage_fingerprints(pipeline: Pipeline, pool: Source, targets: list[Source], model: str | None) -> dict[str, str]:
-    """Identity of every stage: its own settings, the content it reads, and the stages it stands on."""
-    settings = config.to_dict(pipeline)
-    named: dict[str, str] = {}
-
-    def stage(name: str, on: tuple[str, ...], *own: Any) -> None:
-        named[name] = fingerprint(name, version("curate"), [named[other] for other in on], *own)
-
-    stage("prepare", (), pool.fingerprint, _without_path(settings["pool"]))
-    if model is not None:
-        stage("proxy", ("prepare",), model, _without(settings["model"], "name", "tokenizer"), pipeline.seed)
-    if pipeline.reads_features:
-        seen = [
-            [target.fingerprint, _without_path(own)] for target, own in zip(targets, _as_list(settings), strict=True)
-        ]
-        stage("target", ("proxy",), seen, settings["features"])
-        stage("featurize", ("prepare", "proxy"), settings["features"])
-    read = ("featurize", "target") if pipeline.reads_features else ("prepare",)
-    stage("fit", read, settings["method"], pipeline.seed)
-    stage("weigh", ("fit",), pipeline.output.tokens is not None)
-    stage("select", ("weigh",), settings["output"], pipeline.seed)
-    stage("render", ("select",))
-    stage("seal", ("render",), runs.config_hash(settings))
-    return named
+    seen = [sources.source_to_dict(target) for target in targets]
+    return _over(record, pipeline, sources.source_to_dict(pool), seen)
 
 
 def environment(pipeline: Pipeline) -> dict[str, str]:
@@ -135,58 +122,114 @@ def _check_environment(old: RunRecord, pipeline: Pipeline, observer: Observer, a
     return changed
 
 
-def _check_inputs(old: RunRecord, now: RunRecord, observer: Observer) -> None:
-    pairs = [(old.pool, now.pool), *zip(old.targets, now.targets, strict=True)]
-    for before, after in pairs:
-        _check_source(before["files"], after["files"], observer)
-    if (old.model or {}).get("fingerprint") != (now.model or {}).get("fingerprint"):
-        raise ConfigError(
-            "model.name",
-            "files with other content than when this run began",
-            "the same weights and tokenizer",
-            "Restore them, or start a new run with another --run-dir.",
-        )
-
-
-def _check_source(before: list[dict[str, Any]], after: list[dict[str, Any]], observer: Observer) -> None:
-    """Find every file that the run began with by its name and content, wherever it lies now."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for file in after:
-        found.setdefault(Path(file["path"]).name, []).append(file)
-    for file in before:
-        named = found.get(Path(file["path"]).name, [])
-        same = next((other for other in named if other["sha256"] == file["sha256"]), None)
-        if not named:
-            raise DataError(file["path"], "no such file", "a file that this run began with", "Restore it.")
-        if same is None:
-            raise DataError(
-                file["path"],
-                f"changed bytes since this run began (sha256 {named[0]['sha256'][:12]}…)",
-                f"sha256 {file['sha256'][:12]}…",
-                "Restore the file, or start a new run with another --run-dir.",
+def _check_model(old: RunRecord, now: RunRecord) -> None:
+    pairs = {"model.name": (old.model, now.model), "features.model": (old.encoder, now.encoder)}
+    for key, (before, after) in pairs.items():
+        if (before or {}).get("fingerprint") != (after or {}).get("fingerprint"):
+            raise ConfigError(
+                key,
+                "files with other content than when this run began",
+                "the same weights and tokenizer",
+                "Restore them, or start a new run with another --run-dir.",
             )
-        named.remove(same)
-    added = sorted(name for name, left in found.items() for _ in left)
-    if added:
-        observer.note(f"ignored {len(added)} input files added since this run began: {', '.join(added[:3])}")
 
 
-def _continued(old: RunRecord, now: RunRecord, pipeline: Pipeline, changed: list[str]) -> RunRecord:
+def _continued(old: RunRecord, now: RunRecord, pipeline: Pipeline, listed: _Listed) -> RunRecord:
     """The run as it began, with the sections that a resume may change and the places where its inputs lie now."""
-    pairs = [(old.pool, now.pool), *zip(old.targets, now.targets, strict=True)]
-    pool, *targets = [  # where files were added, the list stays what it was
-        after if after["fingerprint"] == before["fingerprint"] else before for before, after in pairs
-    ]
-    seen = [sources.source_from_dict(target) for target in targets]
-    model = (old.model or {}).get("fingerprint")
-    return replace(
-        now,
-        pool=pool,
-        targets=targets,
-        stages=stage_fingerprints(pipeline, sources.source_from_dict(pool), seen, model),
-        shards=old.shards,
-        environment_changes=[*old.environment_changes, *changed],
+    pool = listed.of(old.pool, now.pool, "--pool", pipeline.pool.path)
+    flag = "--target" if len(now.targets) == 1 else None
+    pairs = zip(old.targets, now.targets, pipeline.targets, strict=True)
+    targets = [listed.of(before, after, flag, section.path) for before, after, section in pairs]
+    return _over(now, pipeline, pool, targets, old.kept_proxy)
+
+
+def _derived(now: RunRecord, pipeline: Pipeline, reuse: Reuse, observer: Observer) -> RunRecord:
+    """A new run that keeps of an earlier one what it was told to keep."""
+    listed, old = _Listed(reuse.root, str(reuse.root), observer), reuse.record
+    pool, targets = now.pool, now.targets
+    if "pool" in reuse.keeps and old.config["pool"] == now.config["pool"]:
+        pool = listed.of(old.pool, pool, "--pool", pipeline.pool.path)
+    if "target" in reuse.keeps and old.config["pool"]["shard_rows"] == now.config["pool"]["shard_rows"]:
+        before = {canonical(section): source for section, source in _targets(old)}
+        flag = "--target" if len(targets) == 1 else None
+        targets = [
+            listed.of(before[canonical(section)], source, flag, section["path"])
+            if canonical(section) in before
+            else source
+            for section, source in _targets(now)
+        ]
+    record = _over(now, pipeline, pool, targets)
+    kept = reuse.kept_proxy(record)
+    return _over(now, pipeline, pool, targets, kept) if kept else record
+
+
+def _targets(record: RunRecord) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The section and the source of every target of a run."""
+    sections = record.config["target"] or []
+    return list(zip(sections if isinstance(sections, list) else [sections], record.targets, strict=True))
+
+
+def _over(
+    record: RunRecord,
+    pipeline: Pipeline,
+    pool: dict[str, Any],
+    targets: list[dict[str, Any]],
+    kept_proxy: dict[str, Any] | None = None,
+) -> RunRecord:
+    """The record of a run over these sources."""
+    source = sources.source_from_dict(pool)
+    named = keys.stages(
+        pipeline,
+        source,
+        [sources.source_from_dict(target) for target in targets],
+        model=(record.model or {}).get("fingerprint"),
+        encoder=(record.encoder or {}).get("fingerprint"),
+        kept_proxy=(kept_proxy or {}).get("fingerprint"),
     )
+    shards = len(sources.shards(source, shard_rows=pipeline.pool.shard_rows))
+    return replace(record, pool=pool, targets=targets, stages=named, shards=shards, kept_proxy=kept_proxy)
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """The files that a run began with, found again by name and content wherever they lie now."""
+
+    root: Path
+    name: str
+    """What messages call the run."""
+    observer: Observer
+
+    def of(self, before: dict[str, Any], after: dict[str, Any], flag: str | None, path: str) -> dict[str, Any]:
+        """The source as it was: from where it is now, unless files were added.
+
+        Args:
+            before: source of the run's record.
+            after: the same section as it is now.
+            flag: option of `curate weigh` that takes what is there now, if one does.
+            path: what the section names.
+        """
+        command = f"curate weigh {shlex.quote(str(self.root))} {flag} {shlex.quote(path)}" if flag else None
+        added = self._added(before["files"], after["files"], command)
+        if added:
+            what = f"ignored {len(added)} input files added since {self.name} began: {', '.join(added[:3])}"
+            self.observer.note(f"{what}; for a run with them: {command}" if command else what)
+        return after if after["fingerprint"] == before["fingerprint"] else before
+
+    def _added(self, before: list[dict[str, Any]], after: list[dict[str, Any]], command: str | None) -> list[str]:
+        fix = f"Restore it, or take what is there now: {command}" if command else "Restore it, or start a new run."
+        found: dict[str, list[dict[str, Any]]] = {}
+        for file in after:
+            found.setdefault(Path(file["path"]).name, []).append(file)
+        for file in before:
+            named = found.get(Path(file["path"]).name, [])
+            same = next((other for other in named if other["sha256"] == file["sha256"]), None)
+            if not named:
+                raise DataError(file["path"], "no such file", f"a file that {self.name} began with", fix)
+            if same is None:
+                changed = f"changed bytes since {self.name} began (sha256 {named[0]['sha256'][:12]}…)"
+                raise DataError(file["path"], changed, f"sha256 {file['sha256'][:12]}…", fix)
+            named.remove(same)
+        return sorted(name for name, left in found.items() for _ in left)
 
 
 def _check_rows(pipeline: Pipeline, pool: Source, targets: list[Source]) -> None:
@@ -205,16 +248,3 @@ def _refuse_foreign(root: Path) -> None:
             "an empty or absent directory, or one that `curate run` made",
             "Use another --run-dir.",
         )
-
-
-def _as_list(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    target = settings["target"]
-    return target if isinstance(target, list) else [target] if target else []
-
-
-def _without_path(section: dict[str, Any]) -> dict[str, Any]:
-    return _without(section, "path")
-
-
-def _without(section: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {key: value for key, value in section.items() if key not in names}

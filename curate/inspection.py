@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from curate.errors import ConfigError
+from curate.features import encoding
 from curate.outcome import LEARNED, pool
 from curate.storage import tables
 from curate.storage.paths import RunPaths
@@ -28,10 +29,10 @@ class Sample:
     """Rows that have a weight."""
     reason: str | None
     loss: float | None
-    """Mean token loss under the proxy, in nats; None if the method reads no features."""
+    """Mean token loss under the proxy, in nats; None if the kind of feature knows none."""
     tokens: int | None
     norm: float | None
-    """Length of the projected gradient."""
+    """Length of the feature."""
     row: dict[str, Any]
     """The pool's own columns."""
 
@@ -80,10 +81,10 @@ def _samples(root: Path, frame: pl.LazyFrame) -> list[Sample]:
 
 
 def _features(root: Path, shard: int, row: int) -> dict[str, Any]:
-    """What featurize noted of a row; nothing if the method reads no features."""
+    """What featurize noted of a row; nothing if the method reads no features, no loss or tokens if no model was run."""
     path = RunPaths(root).features(shard)
     if not path.is_file():
         return {"loss": None, "tokens": None, "norm": None}
-    line = tables.read_arrow(path).slice(row, 1).to_pylist()[0]
-    norm = line["scale"] * math.sqrt(sum(float(value) ** 2 for value in line["feature"]))
-    return {"loss": line["loss"], "tokens": line["tokens"], "norm": norm}
+    line = tables.read_arrow(path).slice(row, 1)
+    norm = math.sqrt(sum(float(value) ** 2 for value in encoding.decode(line)[0]))
+    return {"loss": line["loss"][0].as_py(), "tokens": line["tokens"][0].as_py(), "norm": norm}

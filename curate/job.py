@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +18,22 @@ from curate import config
 from curate.config import Pipeline
 from curate.errors import DataError, IntegrityError, ModelError
 from curate.features import store
-from curate.features.gradients import NO_LOSS, ShardFeatures, collate, featurize
-from curate.gradients import persample
-from curate.gradients.preconditioner import Preconditioner, make_preconditioner
 from curate.manifest import commits
 from curate.manifest import run as runs
 from curate.manifest.events import Events
-from curate.models import loading, warmup
 from curate.models.base import ModelConfig
-from curate.models.language_model import LanguageModel
 from curate.registry import METHODS
 from curate.sinks.selection import Selection, ShardWeights
 from curate.sources import base as sources
-from curate.sources import layout, rows, tokens
+from curate.sources import rows
 from curate.sources.base import Source
-from curate.sources.config import SourceConfig
 from curate.storage import tables
 from curate.storage.fingerprint import fingerprint
 from curate.storage.paths import RunPaths
-from curate.types import Batch, Features, Shard
-from curate.weights.base import no_valid_row
+from curate.types import Features, Shard
 
 STATED = ("method", "model", "revision", "target_sha256", "config_sha256", "version", "normalisation")
 """Facts that every part of the dataset carries in its metadata."""
-
-WARMUP_SHARDS = 64
-"""Shards that a warm-up samples its rows from, the same number from each: a large pool need not be read for it."""
-WARMUP_BLOCK = 128
-"""Rows that are sorted by length among themselves: little padding, and batches that are still random mixtures."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +56,18 @@ class Job:
         """The method of the pipeline, built from its section."""
         return METHODS[self.pipeline.method.name].method()(self.pipeline.method)
 
-    def verified(self, stage: str, index: int) -> list[Path]:
-        """Paths of the parts of a committed task, re-hashed; wrong ones are set aside. Raises IntegrityError."""
+    def verified(self, stage: str, index: int, *, within: Path | None = None) -> list[Path]:
+        """Paths of the parts of a committed task, re-hashed; wrong ones are set aside. Raises IntegrityError.
+
+        Args:
+            stage: stage of the task.
+            index: its index.
+            within: look at the parts at or below this path only.
+        """
         record = commits.require(self.paths, stage, index)
+        if within is not None:
+            own = (part for part in record.parts if (self.paths.root / part.path).is_relative_to(within))
+            record = replace(record, parts=tuple(own))
         notes = commits.quarantine(self.paths, record)
         if notes:
             fix = "It was set aside: run the same command again and it will be recomputed."
@@ -117,75 +113,6 @@ class Job:
         settings = self.model_config
         return bool(settings.warmup or settings.lora or settings.from_scratch or self.model_path.is_file())
 
-    def language_model(self) -> LanguageModel:
-        """The proxy, loaded once a worker."""
-        path = self.paths.proxy if self.proxy_is_made else self.model_path
-        commit = commits.require(self.paths, "proxy")
-        return _language_model(self.paths.root, path, commit.fingerprint)
-
-    def warmup_batches(self, language_model: LanguageModel) -> Iterator[Batch]:
-        """Batches of a random sample of the pool, shuffled, over and over."""
-        settings = self.model_config.warmup
-        if settings is None:
-            return
-        generator = np.random.default_rng([self.pipeline.seed, 1])
-        chosen = generator.permutation(len(self.shards))[:WARMUP_SHARDS]
-        sample, quota = list[tokens.Tokens](), 0
-        for index in chosen:
-            table = self.read(int(index))
-            found = self._tokens(table, self.pipeline.pool, language_model, partial(self.place, int(index)))
-            usable = [row for row in found if row is not None]
-            if usable and not quota:
-                mean = sum(len(row.ids) for row in usable) / len(usable)
-                quota = math.ceil(settings.tokens / mean / len(chosen))
-            sample += [usable[place] for place in generator.permutation(len(usable))[:quota]]
-        if not sample:
-            raise no_valid_row()
-        while True:  # until the budget is used up
-            order = generator.permutation(len(sample))
-            for start in range(0, len(order), WARMUP_BLOCK):
-                block = [sample[row] for row in order[start : start + WARMUP_BLOCK]]
-                plan = layout.batches([len(row.ids) for row in block], settings.batch_tokens)
-                yield from (_batch(plan[place], block) for place in generator.permutation(len(plan)))
-
-    def features_of(
-        self, table: pa.Table, section: SourceConfig, *, place: Callable[[int], str], preconditioned: bool
-    ) -> ShardFeatures:
-        """Features of the rows of a table, in order; `place` names a row for messages."""
-        language_model, settings = self.language_model(), self.pipeline.features
-        made = commits.require(self.paths, "proxy").fingerprint
-        preconditioner = _preconditioner(self.paths.root, made) if preconditioned else None
-        found = self._tokens(table, section, language_model, place)
-        reasons = rows.check(table, section)
-        reasons = [reason or (NO_LOSS if row is None else None) for reason, row in zip(reasons, found, strict=True)]
-        usable = [position for position, row in enumerate(found) if row is not None]
-        plan = layout.batches([len(row.ids) for row in found if row is not None], settings.batch_tokens)
-        return featurize(
-            (_batch([usable[place] for place in batch], found) for batch in plan),
-            lambda batch: persample.features(
-                language_model, batch, projection=settings.projection, preconditioner=preconditioner
-            ),
-            reasons=reasons,
-            dim=settings.projection.dim,
-        )
-
-    def target_features(self, place: int) -> ShardFeatures:
-        """Plain gradient features of one target; every row of a target must be usable."""
-        source, section = self.targets[place], self.pipeline.targets[place]
-        table = pa.concat_tables(
-            [
-                sources.read(shard, source.schema)
-                for shard in sources.shards(source, shard_rows=self.pipeline.pool.shard_rows)
-            ]
-        ).slice(0, section.max_rows)
-        where = f"target {section.name} ({section.path}), row {{}}".format
-        features = self.features_of(table, section, place=where, preconditioned=False)
-        for row, reason in enumerate(features.reasons):
-            if reason is not None:
-                fix = "Remove it: a target is small, and every sample of it must be usable."
-                raise DataError(where(row), reason, "a usable sample", fix)
-        return features
-
     def stored(self, index: int) -> tuple[Features, list[str | None], np.ndarray | None]:
         """Features of a shard for the method, why rows are set aside, and token counts if there are any."""
         if not self.pipeline.reads_features:
@@ -193,12 +120,8 @@ class Job:
             valid = torch.tensor([reason is None for reason in reasons], dtype=torch.bool)
             return Features(index, len(reasons), valid), reasons, None
         table = tables.read_arrow(self.verified("featurize", index)[0])
-        return store.from_table(table, index), table["reason"].to_pylist(), table["tokens"].to_numpy()
-
-    def count_tokens(self, index: int) -> list[int]:
-        """Tokens of every row of a shard under the proxy's tokenizer; 0 for rows set aside."""
-        found = self._tokens(self.read(index), self.pipeline.pool, self.language_model(), partial(self.place, index))
-        return [0 if row is None else len(row.ids) for row in found]
+        counted = table["tokens"].to_numpy() if self.pipeline.features.needs_model else None
+        return store.from_table(table, index), table["reason"].to_pylist(), counted
 
     def shard_weights(self) -> Iterator[ShardWeights]:
         """The weights of every shard, in order."""
@@ -212,15 +135,10 @@ class Job:
         return Selection.from_json(json.loads(self.verified("select", 0)[0].read_bytes()))
 
     @property
-    def feature_spec(self) -> dict[str, str]:
-        """How features were made; kept in every feature part."""
-        return {"curate.features": json.dumps(self.pipeline.features.model_dump(mode="json"), sort_keys=True)}
-
-    @property
     def facts(self) -> dict[str, Any]:
         """What card and manifest state about this run; nothing here depends on where or when it ran."""
         output, method = self.pipeline.output, METHODS[self.pipeline.method.name]
-        model = self.record.model or {}
+        model = self.record.model or self.record.encoder or {}
         weight = [] if output.mode == "resampled" else [[output.weight_column, "float"]]
         return {
             "name": f"Dataset weighted by {method.name}",
@@ -239,27 +157,13 @@ class Job:
             "pool_sha256": self.source.fingerprint,
             "shards": len(self.shards),
             "stages": self.record.stages,
+            **({"kept_proxy": self.record.kept_proxy} if self.record.kept_proxy else {}),
         }
 
     @property
     def stated(self) -> str:
         """The facts that every part of the dataset carries, as JSON."""
         return json.dumps({name: self.facts[name] for name in STATED}, sort_keys=True)
-
-    def _tokens(
-        self, table: pa.Table, section: SourceConfig, language_model: LanguageModel, place: Callable[[int], str]
-    ) -> list[tokens.Tokens | None]:
-        settings = self.model_config
-        found = tokens.tokenize(table, section, language_model.tokenizer, max_tokens=settings.max_tokens)
-        for row, entry in enumerate(found):
-            if entry is not None and max(entry.ids) >= language_model.vocab:
-                raise ModelError(
-                    place(row),
-                    f"token id {max(entry.ids)} from the tokenizer of {settings.tokenizer or settings.name}",
-                    f"ids below the model's vocabulary of {language_model.vocab}",
-                    "This tokenizer belongs to another model: name the right one as model.tokenizer.",
-                )
-        return found
 
 
 class StoredProblem:
@@ -281,10 +185,11 @@ class StoredProblem:
     @cached_property
     def targets(self) -> Mapping[str, Tensor]:
         """Feature rows of every named target, float32 [m, k]."""
-        table = tables.read_arrow(self._job.verified("target", 0)[0])
-        names = table["target"].to_pylist()
-        whole = store.rows(table)
-        return {name: torch.from_numpy(whole[[other == name for other in names]]) for name in dict.fromkeys(names)}
+        parts = [self._job.verified("target", place)[0] for place in range(len(self._job.targets))]
+        names = [section.name for section in self._job.pipeline.targets]
+        return {
+            name: torch.from_numpy(store.rows(tables.read_arrow(part))) for name, part in zip(names, parts, strict=True)
+        }
 
     def shards(self) -> Iterator[Features]:
         """A fresh pass over the pool."""
@@ -313,26 +218,3 @@ def _open_job(run_dir: str, _changed: int) -> Job:
     targets = [sources.source_from_dict(target) for target in record.targets]
     shards = sources.shards(source, shard_rows=pipeline.pool.shard_rows)
     return Job(RunPaths(Path(run_dir)), record, pipeline, source, targets, shards)
-
-
-@lru_cache(maxsize=1)
-def _language_model(root: Path, path: Path, _fingerprint: str) -> LanguageModel:
-    job = open_job(str(root))
-    job.verified("proxy", 0)
-    return loading.load(path, config=job.model_config, seed=job.pipeline.seed, tokenizer=job.tokenizer_path)
-
-
-@lru_cache(maxsize=1)
-def _preconditioner(root: Path, _fingerprint: str) -> Preconditioner:
-    """Adam's moments from the proxy's warm-up, laid out for its layers."""
-    job = open_job(str(root))
-    settings = job.model_config.warmup
-    if settings is None:
-        raise ModelError("model.warmup", "no such section", "a warm-up", "features.optimizer: adam needs its moments.")
-    moments = warmup.load_optimizer(job.paths.optimizer.read_bytes())
-    return make_preconditioner(job.language_model(), moments, beta1=settings.beta1, beta2=settings.beta2)
-
-
-def _batch(places: list[int], found: list[tokens.Tokens | None]) -> Batch:
-    members = [row for place in places if (row := found[place]) is not None]
-    return collate(places, [row.ids for row in members], [row.loss for row in members])

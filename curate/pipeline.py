@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curate import inputs, outcome, stages
+from curate import inputs, outcome, tasks
 from curate.config import Pipeline
 from curate.errors import ResourceError
 from curate.executors.base import Executor
@@ -18,9 +18,10 @@ from curate.manifest import commits, dataset
 from curate.manifest.events import Events
 from curate.models import device
 from curate.reports.progress import Observer, Silent
-from curate.stages import UNKNOWN, Extent
+from curate.reuse import Links, Reuse, lost_proxy
 from curate.storage import atomic, lock
 from curate.storage.paths import RunPaths
+from curate.tasks import UNKNOWN, WORK, Extent
 
 
 def run(
@@ -29,6 +30,7 @@ def run(
     *,
     observer: Observer | None = None,
     allow_environment_change: bool = False,
+    reuse: Reuse | None = None,
 ) -> Path:
     """Run the whole flow, or continue it where it stopped.
 
@@ -37,6 +39,7 @@ def run(
         run_dir: where everything of this run lies; the same directory again is a resume.
         observer: hears about stages and rows.
         allow_environment_change: resume under other library versions; byte identity is then given up and the manifest says so.
+        reuse: an earlier run whose parts of equal content are linked instead of computed.
 
     Returns:
         The run directory.
@@ -45,13 +48,15 @@ def run(
         CurateError: with the exit code of its kind; what was committed stays, and the same call continues.
     """
     paths = RunPaths(run_dir)
+    if reuse is not None:
+        reuse.refuse(run_dir)
     with lock.exclusive(paths.lock), Flow(paths, observer or Silent()) as flow:
-        flow.open(pipeline, allow_environment_change)
+        flow.open(pipeline, allow_environment_change, reuse)
         flow.map("prepare")
         if pipeline.reads_model:
             flow.once("proxy")
         if pipeline.reads_features:
-            flow.once("target")
+            flow.map("target")
             flow.map("featurize")
         flow.once("fit")
         flow.map("weigh")
@@ -63,11 +68,12 @@ def run(
 
 
 class Flow:
-    """Maps stages over shards and keeps to what is already committed."""
+    """Maps stages over shards and keeps to what is already committed, here or in an earlier run."""
 
     def __init__(self, paths: RunPaths, observer: Observer) -> None:
         self._paths, self._observer = paths, observer
         self._executor: Executor | None = None
+        self._links: Links | None = None
         self._events = Events(paths.events)
 
     def __enter__(self) -> Flow:
@@ -78,7 +84,7 @@ class Flow:
         if self._executor is not None:
             self._executor.close()
 
-    def open(self, pipeline: Pipeline, allow_environment_change: bool) -> None:
+    def open(self, pipeline: Pipeline, allow_environment_change: bool, reuse: Reuse | None) -> None:
         """Begin the run, or check that what is there can be continued, and sweep what a killed writer left."""
         left = atomic.sweep(self._paths.root)
         if left:
@@ -87,12 +93,15 @@ class Flow:
             )
         self._pipeline = pipeline
         with self._observing("inputs"):
-            self._record = inputs.begin(self._paths, pipeline, self._observer, allow_environment_change)
+            self._record = inputs.begin(
+                self._paths, pipeline, self._observer, allow_environment_change=allow_environment_change, reuse=reuse
+            )
+        self._links = Links(reuse, self._paths, self._observer.note) if reuse else None
         self._events.write("begin", stages=self._record.stages, shards=self._record.shards)
 
     def map(self, stage: str) -> None:
-        """Run a per-shard stage over the shards that are not done."""
-        self._run(stage, range(self._record.shards))
+        """Run a stage over the shards, or targets, that are not done."""
+        self._run(stage, range(len(self._record.targets) if stage == "target" else self._record.shards))
 
     def once(self, stage: str) -> None:
         """Run a global stage unless it is done."""
@@ -106,15 +115,19 @@ class Flow:
     def _run(self, stage: str, indices: Sequence[int]) -> None:
         done = [index for index in indices if self._is_done(stage, index)]
         waiting = sorted(set(indices) - set(done))
+        if self._links is not None:
+            waiting = self._links.take(stage, waiting)
         if not waiting:
             return
-        workers, extent = self._workers(), stages.extent(self._paths, stage, waiting)
+        if stage == "proxy" and self._record.kept_proxy:
+            raise lost_proxy(self._paths)
+        workers, extent = self._workers(), tasks.extent(self._paths, stage, waiting)
         if stage == "render":
             dataset.withdraw(self._paths)
-        task = partial(stages.perform, str(self._paths.root), stage)
+        task = partial(tasks.perform, str(self._paths.root), stage)
         with self._observing(stage, extent, resumed=len(done)), self._events.following(self._hear):
             for index, commit in self._explained(stage, workers.map(task, waiting)):
-                if stage in stages.PER_SHARD:
+                if stage in tasks.PER_SHARD:
                     self._observer.advance(commit.rows_in)
                 self._events.write("commit", stage=stage, index=index, rows=commit.rows_in, dropped=commit.rows_dropped)
 
@@ -162,9 +175,9 @@ class Flow:
             raise ResourceError(self._name(stage, index), error.found, error.expected, error.fix) from error
 
     def _name(self, stage: str, index: int) -> str:
-        if stage not in stages.PER_SHARD:
+        if stage not in tasks.PER_SHARD:
             return f"stage {stage}"
-        return f"stage {stage}, shard {index} ({stages.shard_name(self._paths, index)})"
+        return f"stage {stage}, shard {index} ({tasks.shard_name(self._paths, index)})"
 
 
 def executor(pipeline: Pipeline) -> Executor:
@@ -173,4 +186,4 @@ def executor(pipeline: Pipeline) -> Executor:
         return LocalExecutor()
     from curate.executors.dask import DaskExecutor  # imported late: a run in this process needs no cluster
 
-    return DaskExecutor(pipeline.cluster, gpus=device.count_gpus())
+    return DaskExecutor(pipeline.cluster, gpus=device.count_gpus(), preload=[WORK])

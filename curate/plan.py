@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from dataclasses import dataclass
@@ -13,18 +14,25 @@ import torch
 from curate import inputs
 from curate.config import Pipeline
 from curate.executors.base import cores
+from curate.features import encoding
+from curate.features.settings import AnyFeaturesConfig, GradientsConfig, NgramsConfig, ProxyFeaturesConfig
 from curate.manifest.run import RunRecord
 from curate.models import device
+from curate.models.encoder import MAX_TOKENS
 from curate.models.loading import load_tokenizer
 from curate.models.size import ModelSize, model_size
 from curate.sources import base as sources
-from curate.sources import tokens
+from curate.sources import texts, tokens
 from curate.sources.base import Source
 
 SAMPLE_ROWS = 200
 GEMM = 512
 EFFICIENCY = 0.35
 """Share of the matrix product rate that a forward and backward pass of a small model reaches."""
+LETTERS = 4
+"""Letters of a token, where a text is not tokenised for the estimate."""
+NGRAM_BYTES = 2e6
+"""Bytes of text a second whose words and pairs of words one core hashes."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +82,7 @@ def plan(pipeline: Pipeline, run_dir: Path) -> Plan:
     record = inputs.survey(pipeline)
     pool = sources.source_from_dict(record.pool)
     targets = [sources.source_from_dict(target) for target in record.targets]
-    per_row = _tokens_per_row(pipeline, record, pool) if record.model else 0.0
-    model = model_size(Path((record.model or {})["path"])) if record.model else ModelSize(0, 0)
+    per_row, model = _tokens_per_row(pipeline, record, pool), _reader_size(record)
     speed, workers = _gemm_speed(pipeline.cluster.threads), _workers(pipeline)
     bytes_in = sum(file.size for file in pool.files)
     estimate = _Estimate(pipeline, pool.rows, record.shards, per_row, model, speed, workers, bytes_in)
@@ -98,61 +105,106 @@ class _Estimate:
     def stage(self, name: str, target_rows: int) -> StagePlan:
         rows = {"target": target_rows, "proxy": 0}.get(name, self.rows)
         tasks = self.shards if name in ("prepare", "featurize", "weigh", "render") else 1
+        tasks = len(self.pipeline.targets) if name == "target" else tasks
         tokens_seen = self._tokens(name, rows)
         seconds = self._seconds(name, tokens_seen, rows) / (min(self.workers, tasks) if tasks > 1 else 1)
         return StagePlan(name, tasks, rows, tokens_seen, seconds, self._memory(name), self._disk(name, rows))
+
+    @property
+    def features(self) -> AnyFeaturesConfig:
+        return self.pipeline.features
+
+    @property
+    def checkpoints(self) -> int:
+        """States that the proxy stage keeps."""
+        settings = self.pipeline.model
+        return settings.warmup.checkpoints if settings and settings.warmup else 1
+
+    @property
+    def dim(self) -> int:
+        """Numbers a sample, k."""
+        if isinstance(self.features, GradientsConfig):
+            layers = math.ceil(self.model.layers * self.features.layers.depth)
+            return self.features.projection.width(layers) * self.checkpoints
+        if isinstance(self.features, NgramsConfig):
+            return self.features.dim
+        return self.model.width if self.features.name == "embeddings" else 2
 
     def _tokens(self, name: str, rows: int) -> int:
         settings = self.pipeline.model
         if name == "proxy":
             return settings.warmup.tokens if settings and settings.warmup else 0
-        return round(rows * self.tokens_per_row) if name in ("featurize", "target") else 0
+        reads_tokens = name in ("featurize", "target") and isinstance(self.features, ProxyFeaturesConfig)
+        return round(rows * self.tokens_per_row) if reads_tokens else 0
 
     def _seconds(self, name: str, tokens_seen: int, rows: int) -> float:
         """Forward, activation gradients and weight gradients: 2 operations a parameter and token each."""
-        k = self.pipeline.features.projection.dim
+        k = self.dim
         operations = {
             "proxy": 6.0 * self.model.parameters * tokens_seen,
-            "target": 6.0 * self.model.parameters * tokens_seen,
-            "featurize": 6.0 * self.model.parameters * tokens_seen,
+            "target": self._operations() * self.model.parameters * tokens_seen,
+            "featurize": self._operations() * self.model.parameters * tokens_seen,
             "fit": (2.0 * rows * k * k + k**3) if self.pipeline.reads_features else 0.0,
             "weigh": 20.0 * rows * k,
         }.get(name, 0.0)
         reading = self.bytes_in / 100e6 if name in ("prepare", "render") else 0.0
-        return operations / (EFFICIENCY * self.speed) + reading
+        hashing = (
+            self.bytes_in / NGRAM_BYTES if name == "featurize" and isinstance(self.features, NgramsConfig) else 0.0
+        )
+        return operations / (EFFICIENCY * self.speed) + reading + hashing
+
+    def _operations(self) -> float:
+        """A parameter and token of featurize: a forward pass, and for gradients the backward pass of the layers read."""
+        if isinstance(self.features, GradientsConfig):
+            return (2.0 + 4.0 * self.features.layers.depth) * self.checkpoints
+        return 2.0
 
     def _memory(self, name: str) -> int:
-        k, settings = self.pipeline.features.projection.dim, self.pipeline.features
-        shard = self.pipeline.pool.shard_rows
+        k, shard = self.dim, self.pipeline.pool.shard_rows
         base = 600 << 20  # interpreter, torch, transformers
-        model = 4 * self.model.parameters
+        model, reading = 4 * self.model.parameters, 0
+        if isinstance(self.features, ProxyFeaturesConfig):
+            reading = (
+                model
+                + 12
+                * (4096 if self.features.batch_tokens == "auto" else self.features.batch_tokens)
+                * self.model.linear
+                // 100
+            )
         return base + {
-            "proxy": 4 * model,
-            "target": model + 12 * settings.batch_tokens * self.model.linear // 100,
-            "featurize": model + 12 * settings.batch_tokens * self.model.linear // 100 + 8 * shard * k,
+            "proxy": 4 * model + 12 * self.model.parameters * (self.checkpoints - 1),
+            "target": reading,
+            "featurize": reading + 8 * shard * k,
             "fit": 3 * 8 * k * k + 4 * shard * k if self.pipeline.reads_features else 0,
             "weigh": 4 * shard * k,
         }.get(name, 4 * self.bytes_in // max(1, self.shards))
 
     def _disk(self, name: str, rows: int) -> int:
-        width = 2 if self.pipeline.features.dtype == "float16" else 4
-        row = width * self.pipeline.features.projection.dim + 32
         return {
-            "proxy": 12 * self.model.parameters if self.model.parameters else 0,
-            "target": rows * (row + 2 * self.pipeline.features.projection.dim),
-            "featurize": rows * row,
+            "proxy": 12 * self.model.parameters * self.checkpoints,
+            "target": rows * (encoding.row_bytes("float32", self.dim) + 32),
+            "featurize": rows * (encoding.row_bytes(self.features.dtype, self.dim) + 32),
             "weigh": 12 * rows,
             "render": self.bytes_in,
         }.get(name, 4096)
 
 
+def _reader_size(record: RunRecord) -> ModelSize:
+    """Size of the model that features are read from."""
+    reader = record.encoder or record.model
+    return model_size(Path(reader["path"]), encoder=record.encoder is not None) if reader else ModelSize(0, 0, 0, 0)
+
+
 def _tokens_per_row(pipeline: Pipeline, record: RunRecord, pool: Source) -> float:
     """Mean tokens of the first rows of the pool."""
     shard = next((shard for shard in sources.shards(pool, shard_rows=pipeline.pool.shard_rows) if shard.rows), None)
-    if shard is None or pipeline.model is None:
+    if shard is None or not (record.encoder or record.model):
         return 0.0
-    tokenizer = load_tokenizer(Path((record.model or {})["tokenizer"]))
     table = sources.read(shard, pool.schema).slice(0, SAMPLE_ROWS)
+    if record.encoder is not None or pipeline.model is None:
+        lengths = [len(text) / LETTERS for _, text in texts.texts(table, pipeline.pool)]
+        return float(np.minimum(lengths, MAX_TOKENS).mean()) if lengths else 0.0
+    tokenizer = load_tokenizer(Path((record.model or {})["tokenizer"]))
     found = tokens.tokenize(table, pipeline.pool, tokenizer, max_tokens=pipeline.model.max_tokens)
     return float(np.mean([0 if row is None else len(row.ids) for row in found]))
 

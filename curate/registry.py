@@ -14,7 +14,7 @@ class Entry:
     name: str
     module: str
     reads: str
-    """What it needs of every sample: `nothing` or `gradients`."""
+    """What it needs of every sample: `nothing` or `features`; which kinds, its class says."""
     paper: str
     summary: str
 
@@ -34,18 +34,16 @@ METHODS = {
             "every sample counts 1: the control of every comparison",
         ),
         Entry("random", "curate.weights.random", "nothing", "-", "random weights: the control of every selection"),
-        Entry(
-            "less", "curate.weights.less", "gradients", "arXiv 2402.04333", "cosine of the gradient with the target's"
-        ),
+        Entry("less", "curate.weights.less", "features", "arXiv 2402.04333", "cosine of the feature with the target's"),
         Entry(
             "influence",
             "curate.weights.influence",
-            "gradients",
+            "features",
             "arXiv 1703.04730",
             "influence on the target's loss, with curvature",
         ),
         Entry(
-            "bds", "curate.weights.bds", "gradients", "arXiv 2511.21056", "bilevel weights, solved on stored features"
+            "bds", "curate.weights.bds", "features", "arXiv 2511.21056", "bilevel weights, solved on stored features"
         ),
     )
 }

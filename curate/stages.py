@@ -1,6 +1,6 @@
 """What each stage does with its committed inputs: contents in, contents out; `perform` commits them.
 
-Per shard: prepare, featurize, weigh, render. Once: proxy, target, fit, select, seal.
+Per shard: prepare, featurize, weigh, render. Per target: target. Once: proxy, fit, select, seal.
 Plumbing: reads, calls a room, returns what is to be written. Runs on workers.
 """
 
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,24 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from curate import featurizing, keys, proxies
 from curate.errors import DataError, IntegrityError
 from curate.features import store
-from curate.features.gradients import NONFINITE, ShardFeatures
+from curate.features.base import NONFINITE
+from curate.features.settings import GradientsConfig, ProxyFeaturesConfig
+from curate.gradients.budget import fitting_tokens
 from curate.job import Job, StoredProblem, open_job
 from curate.manifest import commits, dataset
-from curate.models import device, loading, warmup
+from curate.models import device, loading, optimizer_state, warmup
+from curate.models.language_model import LanguageModel
+from curate.models.layers import ALL_BLOCKS, captured_layers
 from curate.sinks import card, render, selection
 from curate.sources import base as sources
 from curate.sources import rows
 from curate.storage import atomic, tables
 from curate.storage.atomic import Part
 from curate.storage.fingerprint import canonical
-from curate.storage.paths import RunPaths
 
-PER_SHARD = ("prepare", "featurize", "weigh", "render")
 FIX_NONFINITE = "Set features.on_nonfinite: drop to set such rows aside, or look at the row."
 Content = pa.Table | dict[str, np.ndarray] | bytes
 
@@ -50,7 +52,7 @@ class Outcome:
 
 
 def perform(run_dir: str, stage: str, index: int) -> commits.Commit:
-    """Run one task of a stage and commit it; a task that is already committed is not run again."""
+    """Run one task of a stage and commit it (`tasks.perform`)."""
     job = open_job(run_dir)
     fingerprint = job.record.stages[stage]
     if commits.is_done(job.paths, stage, index, fingerprint):
@@ -59,39 +61,11 @@ def perform(run_dir: str, stage: str, index: int) -> commits.Commit:
     outcome = STAGES[stage](job, index)
     parts = [_write(path, content) for path, content in outcome.contents.items()]
     rows_out = outcome.rows_in - outcome.rows_dropped
-    record = commits.Commit(
-        stage, index, fingerprint, outcome.rows_in, rows_out, outcome.rows_dropped, facts=outcome.facts
-    )
+    facts = outcome.facts | keys.task(job, stage, index)
+    record = commits.Commit(stage, index, fingerprint, outcome.rows_in, rows_out, outcome.rows_dropped, facts=facts)
     for path in outcome.absent:
         atomic.remove(path)
     return commits.commit(job.paths, record, parts)
-
-
-@dataclass(frozen=True)
-class Extent:
-    """How much work a stage is, for progress; None where nobody knows."""
-
-    total: int | None = None
-    unit: str = "rows"
-
-
-UNKNOWN = Extent()
-
-
-def extent(paths: RunPaths, stage: str, indices: Sequence[int]) -> Extent:
-    """Rows that the given tasks will read, or tokens that the warm-up will."""
-    job = open_job(str(paths.root))
-    if stage in PER_SHARD:
-        return Extent(sum(job.shards[index].rows for index in indices))
-    if stage == "proxy" and job.model_config.warmup is not None:
-        return Extent(job.model_config.warmup.tokens, "tokens")
-    return Extent()
-
-
-def shard_name(paths: RunPaths, index: int) -> str:
-    """A shard as messages name it: its file and its rows there."""
-    shard = open_job(str(paths.root)).shards[index]
-    return f"{shard.file.path}, rows {shard.start} to {shard.start + shard.rows - 1}"
 
 
 def prepare(job: Job, index: int) -> Outcome:
@@ -102,7 +76,8 @@ def prepare(job: Job, index: int) -> Outcome:
     if pool.on_bad_row == "error":
         rows.first_bad(reasons, shard, pool)
     dropped = sum(reason is not None for reason in reasons)
-    return Outcome(rows_in=len(table), rows_dropped=dropped, facts={"content": sources.content_hash(table)})
+    facts = {"content": sources.content_hash(table), "read": sources.content_hash(sources.fields(table, pool))}
+    return Outcome(rows_in=len(table), rows_dropped=dropped, facts=facts)
 
 
 def proxy(job: Job, _: int) -> Outcome:
@@ -111,47 +86,70 @@ def proxy(job: Job, _: int) -> Outcome:
     language_model = loading.load(job.model_path, config=settings, seed=job.pipeline.seed, tokenizer=job.tokenizer_path)
     contents: dict[Path, Content] = {}
     facts: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in language_model.model.parameters())}
-    if settings.warmup is not None:
-        losses: list[float] = []
-        moments = warmup.warm_up(
-            language_model,
-            job.warmup_batches(language_model),
-            settings.warmup,
-            progress=_telling(job, losses),
-        )
-        contents[job.paths.optimizer] = warmup.optimizer_bytes(moments)
-        facts["warmup_loss"] = [losses[0], float(np.mean(losses[-max(1, len(losses) // 10) :]))]
-    if job.proxy_is_made:
-        contents |= {job.paths.proxy / name: data for name, data in loading.files(language_model).items()}
+    if isinstance(job.pipeline.features, ProxyFeaturesConfig) and job.pipeline.features.batch_tokens == "auto":
+        facts["batch_tokens"] = _fitting_tokens(job, language_model)
+    if settings.warmup is None:
+        kept = _files(proxies.states(job)[-1], language_model) if job.proxy_is_made else {}
+        if settings.optimizer is not None:
+            kept |= _moments_of(job, Path(settings.optimizer), language_model, facts)
+        return Outcome(kept, facts=facts)
+    losses: list[float] = []
+    rates: list[float] = []
+
+    def keep(moments: dict[str, warmup.Moments], rate: float) -> None:
+        state = proxies.states(job)[len(rates)]
+        rates.append(rate)
+        contents.update({state.moments: warmup.optimizer_bytes(moments)} | _files(state, language_model))
+
+    batches = featurizing.warmup_batches(job, language_model)
+    warmup.warm_up(language_model, batches, settings.warmup, progress=_telling(job, losses), keep=keep)
+    facts["warmup_loss"] = [losses[0], float(np.mean(losses[-max(1, len(losses) // 10) :]))]
+    if len(rates) > 1:
+        facts["checkpoints"] = [rate / sum(rates) for rate in rates]
     return Outcome(contents, facts=facts)
 
 
-def target(job: Job, _: int) -> Outcome:
-    """Plain gradient features of the target's samples; named targets one after the other."""
-    found = [job.target_features(place) for place in range(len(job.targets))]
-    merged = ShardFeatures(
-        np.concatenate([features.values for features in found]),
-        np.concatenate([features.losses for features in found]),
-        np.concatenate([features.tokens for features in found]),
-        [reason for features in found for reason in features.reasons],
+def _fitting_tokens(job: Job, language_model: LanguageModel) -> int:
+    features = job.pipeline.features
+    gradients = features if isinstance(features, GradientsConfig) else GradientsConfig()
+    found = fitting_tokens(
+        language_model,
+        free=device.free_bytes(language_model.device),
+        max_tokens=job.model_config.max_tokens,
+        projection=gradients.projection,
+        layers=gradients.layers,
     )
-    pairs = zip(found, job.pipeline.targets, strict=True)
-    names = pa.array([settings.name for features, settings in pairs for _ in features.reasons], pa.string())
-    table = store.to_table(merged, dtype="float32", spec=job.feature_spec).append_column("target", names)
-    return Outcome({job.paths.target: table}, rows_in=len(names))
+    job.events.write("note", stage="proxy", text=f"features.batch_tokens: auto is {found} in this run")
+    return found
+
+
+def _moments_of(job: Job, path: Path, language_model: LanguageModel, facts: dict[str, Any]) -> dict[Path, Content]:
+    """Adam's moments of the captured layers from a trainer's checkpoint, in our own format; says what matched."""
+    features = job.pipeline.features
+    layers = features.layers if isinstance(features, GradientsConfig) else ALL_BLOCKS
+    names = [f"{name}.weight" for name in captured_layers(language_model, layers)]
+    matched = optimizer_state.read_moments(path, language_model.causal, names=names)
+    job.events.write("note", stage="proxy", text=matched.describe())
+    facts["optimizer"] = {"found": matched.describe(), "beta1": matched.beta1, "beta2": matched.beta2}
+    return {proxies.states(job)[-1].moments: warmup.optimizer_bytes(matched.moments)}
+
+
+def target(job: Job, place: int) -> Outcome:
+    """Features of the samples of one target, gradients plain."""
+    features = featurizing.features_of_target(job, place)
+    table = store.to_table(features, dtype="float32", spec=featurizing.spec(job))
+    return Outcome({job.paths.target(place): table}, rows_in=len(table))
 
 
 def featurize_shard(job: Job, index: int) -> Outcome:
-    """Features of one shard under the proxy."""
-    table, settings = job.read(index), job.pipeline.features
-    adam, place = settings.optimizer == "adam", partial(job.place, index)
-    features = job.features_of(table, job.pipeline.pool, place=place, preconditioned=adam)
-    if settings.on_nonfinite == "error" and NONFINITE in features.reasons:
-        where = place(features.reasons.index(NONFINITE))
-        raise DataError(where, NONFINITE, "a finite loss and gradient", FIX_NONFINITE)
+    """Features of one shard of the pool."""
+    settings, features = job.pipeline.features, featurizing.features_of_shard(job, index)
+    for row, reason in enumerate(features.reasons):
+        if settings.on_nonfinite == "error" and reason is not None and reason.startswith(NONFINITE):
+            raise DataError(job.place(index, row), reason, "a finite feature and loss", FIX_NONFINITE)
     dropped = sum(reason is not None for reason in features.reasons)
-    part = store.to_table(features, dtype=settings.dtype, spec=job.feature_spec)
-    return Outcome({job.paths.features(index): part}, rows_in=len(table), rows_dropped=dropped)
+    part = store.to_table(features, dtype=settings.dtype, spec=featurizing.spec(job))
+    return Outcome({job.paths.features(index): part}, rows_in=len(features.reasons), rows_dropped=dropped)
 
 
 def fit(job: Job, _: int) -> Outcome:
@@ -171,7 +169,7 @@ def weigh(job: Job, index: int) -> Outcome:
         "reason": pa.array(reasons, pa.string()),
     }
     if job.pipeline.output.tokens is not None:
-        counted = token_counts if token_counts is not None else job.count_tokens(index)
+        counted = token_counts if token_counts is not None else featurizing.count_tokens(job, index)
         columns["tokens"] = pa.array(counted, pa.int32())
     dropped = sum(reason is not None for reason in reasons)
     return Outcome({job.paths.weights(index): pa.table(columns)}, rows_in=len(reasons), rows_dropped=dropped)
@@ -232,6 +230,10 @@ STAGES: dict[str, Callable[[Job, int], Outcome]] = {
     "render": render_shard,
     "seal": seal,
 }
+
+
+def _files(state: proxies.State, language_model: LanguageModel) -> dict[Path, Content]:
+    return {state.model / name: data for name, data in loading.files(language_model).items()}
 
 
 def _telling(job: Job, losses: list[float]) -> Callable[[int, int, float], None]:

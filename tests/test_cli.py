@@ -364,7 +364,7 @@ def test_an_interrupted_run_exits_130_with_the_command_that_resumes(curate, worl
         raise KeyboardInterrupt
 
     file = world.file(tmp_path / "my file.yaml")
-    monkeypatch.setattr("curate.stages.extent", interrupted)
+    monkeypatch.setattr("curate.tasks.extent", interrupted)
     called = curate("run", file, "--set", "seed=3")
     assert called.code == 130
     assert called.err.splitlines()[-1] == f"stopped; resume with: curate run '{file}' --set seed=3"

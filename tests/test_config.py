@@ -53,6 +53,10 @@ def loaded(tmp_path):
         ("poool: {path: x}\n", 3, "poool", "pool"),
         ("output: {mode: filtered,\n  kep: 0.3}\n", 4, "output.kep", "keep"),
         ("features:\n  projection:\n    dimm: 8\n", 5, "features.projection.dimm", "dim"),
+        ("features: {name: gradients,\n  projecton: {}}\n", 4, "features.projecton", "projection"),
+        ("features: {name: ngrams,\n  din: 8}\n", 4, "features.din", "dim"),
+        ("features: {name: embeddings,\n  batch_token: 8}\n", 4, "features.batch_token", "batch_tokens"),
+        ("features: {name: losses,\n  on_nonfinit: drop}\n", 4, "features.on_nonfinit", "on_nonfinite"),
         ("model:\n  name: m\n  lora: {rnk: 4}\n", 5, "model.lora.rnk", "rank"),
         ("target:\n- path: t\n- path: u\n  nme: v\n", 6, "target.1.nme", "name"),
         ("cluster:\n  worker: 2\n", 4, "cluster.worker", "workers"),
@@ -178,7 +182,7 @@ def test_a_budget_of_1e9_tokens_is_read(loaded):
         ("seed: true\n", 3, "seed", "integer"),
         ("report:\n  show_text: no\n", 4, "report.show_text", "boolean"),
         ("pool2: 1\n", 3, "pool2", "a key of this section"),
-        ("features: {dtype: float64}\n", 3, "features.dtype", "'float16' or 'float32'"),
+        ("features: {dtype: float64}\n", 3, "features.dtype", "'float16', 'float32', 'int8' or 'bits'"),
         ("output: {mode: filtered, keep: 0}\n", 3, "output.keep", "greater than 0"),
         ("output:\n  mode: filtered\n", 3, "output", "exactly one of keep, tokens, threshold"),
         ("output: {keep: 0.3}\n", 3, "output", "keep has no meaning with mode: weighted"),
@@ -224,12 +228,59 @@ def test_a_method_without_a_name_is_refused(refused):
     assert "one of uniform, random" in error.expected
 
 
-@pytest.mark.parametrize("name", [name for name, entry in METHODS.items() if entry.reads == "gradients"])
+@pytest.mark.parametrize("name", [name for name, entry in METHODS.items() if entry.reads == "features"])
 def test_a_method_that_reads_gradients_needs_a_model_and_a_target(refused, name):
     method = f"pool: {{path: x}}\nmethod: {{name: {name}}}\n"
     assert "a `model` section is needed" in refused(method + "target: {path: t}\n").expected
     assert "a `target` section is needed" in refused(method + "model: {name: m}\n").expected
     assert "a `target` section is needed" in refused(method + "model: {name: m}\ntarget: []\n").expected
+
+
+@pytest.mark.parametrize("name", [name for name, entry in METHODS.items() if entry.reads == "features"])
+def test_a_method_over_ngrams_needs_a_target_and_no_model(loaded, refused, name):
+    text = f"pool: {{path: x}}\nmethod: {{name: {name}}}\nfeatures: {{name: ngrams}}\n"
+    assert "a `target` section is needed" in refused(text).expected
+    pipeline = loaded(text + "target: {path: t}\n")
+    assert pipeline.reads_features
+    assert not pipeline.reads_model
+
+
+def test_a_token_budget_reads_the_proxys_tokenizer_whatever_the_features(loaded, refused):
+    text = "pool: {path: x}\ntarget: {path: t}\nmethod: {name: less}\nfeatures: {name: ngrams}\n"
+    text += "output: {mode: filtered, tokens: 9}\n"
+    assert "a `model` section" in refused(text).expected
+    assert loaded(text + "model: {name: m}\n").reads_model
+
+
+@pytest.mark.parametrize("name", [name for name, entry in METHODS.items() if entry.reads == "features"])
+def test_a_method_refuses_a_kind_of_feature_that_it_cannot_use(refused, name):
+    text = f"pool: {{path: x}}\ntarget: {{path: t}}\nmodel: {{name: m}}\nmethod: {{name: {name}}}\nfeatures: {{name: losses}}\n"
+    assert f"method {name} cannot use features.name: losses; it reads one of gradients" in refused(text).expected
+
+
+def test_an_unknown_kind_of_feature_is_answered_with_the_one_meant(refused):
+    error = refused(SMALLEST + "features:\n  name: ngram\n")
+    assert error.where.endswith("a.yaml:4: features.name")
+    assert (error.found, error.fix) == ("'ngram'", "Did you mean `ngrams`?")
+    assert error.expected == "one of gradients, losses, embeddings, ngrams"
+
+
+def test_features_without_a_name_are_gradients(loaded):
+    assert loaded(SMALLEST).features == loaded(SMALLEST + "features: {}\n").features
+    assert loaded(SMALLEST + "features: {projection: {dim: 8}}\n").features.name == "gradients"
+
+
+@pytest.mark.parametrize("key", ["projection: {dim: 8}", "optimizer: adam", "batch_tokens: 9", "dtype: bits"])
+def test_a_setting_of_another_kind_of_feature_is_refused(refused, key):
+    assert "features" in refused(SMALLEST + f"features: {{name: ngrams, {key}}}\n").where
+
+
+def test_checkpoints_need_a_step_of_the_warm_up_each(loaded, refused):
+    text = SMALLEST + "model: {name: m, warmup: {tokens: 1000, batch_tokens: 300, checkpoints: %d}}\n"
+    assert loaded(text % 3).model.warmup.checkpoints == 3
+    error = refused(text % 4)
+    assert error.where.endswith("model.warmup")
+    assert "at least checkpoints x batch_tokens" in error.expected
 
 
 @pytest.mark.parametrize("name", [name for name, entry in METHODS.items() if entry.reads == "nothing"])

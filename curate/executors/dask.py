@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import dask.config
 from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, as_completed
 from distributed.scheduler import NoValidWorkerError
+from distributed.utils import get_mp_context
 
 from curate.errors import ConfigError, ResourceError
 from curate.executors.base import ClusterConfig, cores
@@ -32,12 +34,14 @@ WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_
 class DaskExecutor:
     """One task a shard, one compute thread a task, one worker process a GPU."""
 
-    def __init__(self, config: ClusterConfig, *, gpus: int = 0) -> None:
+    def __init__(self, config: ClusterConfig, *, gpus: int = 0, preload: Sequence[str] = ()) -> None:
         """Start or join a cluster.
 
         Args:
             config: the `cluster` section.
             gpus: GPUs of this machine; each gets one worker that sees no other.
+            preload: modules that an embedded cluster imports once; its workers, also those that replace dead ones,
+                are forked with them.
 
         Raises:
             ConfigError: a scheduler address beyond loopback without TLS.
@@ -50,7 +54,7 @@ class DaskExecutor:
         if config.scheduler is not None:
             self._client = _join(config.scheduler)
         else:
-            self._cluster = _embedded(config, gpus)
+            self._cluster = _embedded(config, gpus, preload)
             self._client = Client(self._cluster, set_as_default=False)
             self._client.register_plugin(DeafToInterrupts())
             if gpus:
@@ -139,9 +143,13 @@ class _PoisonError(ResourceError):
     """A shard that takes workers down; other shards go on."""
 
 
-def _embedded(config: ClusterConfig, gpus: int) -> LocalCluster:
+def _embedded(config: ClusterConfig, gpus: int, preload: Sequence[str]) -> LocalCluster:
     workers = (gpus or cores()) if config.workers == "auto" else config.workers
     dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT})
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+        get_mp_context()  # sets Dask's own preloads, once; ours come after
+        multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed", *preload])
     return LocalCluster(
         n_workers=workers,
         threads_per_worker=1,

@@ -1,28 +1,57 @@
-"""The `features` section of a pipeline file."""
+"""What every kind of feature is given, what it gives back, and what it promises."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from pydantic import Field
+import numpy as np
 
-from curate.gradients.projection import ProjectionSettings
-from curate.types import Section
+from curate.types import Batch
+
+NONFINITE = "non-finite"
+"""How the reason of a row begins whose feature or loss is not finite."""
 
 
-class FeaturesConfig(Section):
-    """What is stored of every sample: its gradient under the proxy, projected."""
+@dataclass(frozen=True)
+class ShardFeatures:
+    """Features in row order; rows set aside are zero and carry a reason."""
 
-    name: Literal["gradients"] = "gradients"
-    """Kind of feature: the gradient of the sample's mean token loss with respect to the proxy's block linears."""
-    projection: ProjectionSettings = Field(default_factory=ProjectionSettings)
-    """How a gradient becomes `dim` numbers."""
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    """`adam`: the pool's gradients become Adam's update directions before the projection (LESS); the target's stay plain.
-    The moments are those of the proxy's warm-up."""
-    batch_tokens: int = Field(default=4096, ge=1)
-    """Tokens, padding included, of one forward and backward pass; part of a result's identity."""
-    dtype: Literal["float16", "float32"] = "float16"
-    """How a feature is stored; float16 rows carry a float32 scale."""
-    on_nonfinite: Literal["error", "drop"] = "error"
-    """A sample whose loss or gradient is not finite stops the run, or is set aside with its reason."""
+    values: np.ndarray
+    """float32 [n, k]."""
+    losses: np.ndarray | None
+    """Mean token loss in nats, float32 [n]; None if the kind of feature knows none."""
+    tokens: np.ndarray | None
+    """Tokens the sample was cut to, int32 [n]; None if nothing was tokenised."""
+    reasons: list[str | None]
+
+
+class ShardRows(Protocol):
+    """The rows of one shard as a kind of feature may read them."""
+
+    @property
+    def reasons(self) -> Sequence[str | None]:
+        """Why a row holds no usable text, None where it does; length n."""
+        ...
+
+    def batches(self, token_budget: int) -> Iterator[Batch]:
+        """The rows that have a token to predict, in batches laid out by their lengths alone."""
+        ...
+
+    def texts(self) -> Iterator[tuple[int, str]]:
+        """Row and text of every usable row, in order."""
+        ...
+
+
+class Featurizer(Protocol):
+    """One kind of feature, ready to be taken of any shard."""
+
+    @property
+    def dim(self) -> int:
+        """Numbers a sample, k."""
+        ...
+
+    def __call__(self, rows: ShardRows) -> ShardFeatures:
+        """Features of the rows, in order; what a row gets does not depend on other shards. Raises ModelError."""
+        ...

@@ -1,71 +1,94 @@
-"""Gradient features of the samples of one shard."""
+"""Gradient features: what a sample would teach the proxy, at one state of its training or at several."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from curate.types import Batch
-
-NONFINITE = "non-finite gradient"
-NO_LOSS = "no token to predict within max_tokens"
-
-PerSample = Callable[[Batch], tuple[Tensor, Tensor]]
-"""A batch to projected gradients [b, k] and mean token losses [b]."""
+from curate.features.base import ShardFeatures, ShardRows
+from curate.features.batched import by_batch
+from curate.features.settings import GradientsConfig
+from curate.gradients import persample
+from curate.gradients.preconditioner import Preconditioner
+from curate.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
-class ShardFeatures:
-    """Features in row order; rows set aside are zero and carry a reason."""
+class Checkpoint:
+    """A state of the proxy on its way through the warm-up.
 
-    values: np.ndarray
-    """float32 [n, k]."""
-    losses: np.ndarray
-    """Mean token loss in nats, float32 [n]."""
-    tokens: np.ndarray
-    """Tokens the sample was cut to, int32 [n]."""
-    reasons: list[str | None]
+    Attributes:
+        weight: its share of the sum over checkpoints.
+        open: loads it, with the moments for Adam's direction if they are wanted. A worker holds one state at a time.
+    """
+
+    weight: float
+    open: Callable[[], tuple[LanguageModel, Preconditioner | None]]
 
 
-def featurize(batches: Iterable[Batch], per_sample: PerSample, *, reasons: list[str | None], dim: int) -> ShardFeatures:
-    """Run every batch and put each result in its row's place.
+@dataclass(frozen=True)
+class Gradients:
+    """Projected gradients under every checkpoint, side by side; losses are those of the last checkpoint."""
+
+    settings: GradientsConfig
+    checkpoints: Sequence[Checkpoint]
+
+    @property
+    def dim(self) -> int:
+        """Numbers a sample, k."""
+        return self._width(self.checkpoints[-1].open()[0]) * len(self.checkpoints)
+
+    def __call__(self, rows: ShardRows) -> ShardFeatures:
+        """Features of the rows, in order. Raises ModelError."""
+        parts = [self._under(checkpoint, rows) for checkpoint in self.checkpoints]
+        return parts[0] if len(parts) == 1 else beside(parts, [checkpoint.weight for checkpoint in self.checkpoints])
+
+    def _under(self, checkpoint: Checkpoint, rows: ShardRows) -> ShardFeatures:
+        language_model, preconditioner = checkpoint.open()
+        return by_batch(
+            rows,
+            partial(
+                persample.features,
+                language_model,
+                projection=self.settings.projection,
+                layers=self.settings.layers,
+                preconditioner=preconditioner,
+            ),
+            token_budget=self.settings.token_budget,
+            dim=self._width(language_model),
+            what="gradient",
+        )
+
+    def _width(self, language_model: LanguageModel) -> int:
+        return persample.width(language_model, self.settings.projection, self.settings.layers)
+
+
+def beside(parts: Sequence[ShardFeatures], weights: Sequence[float]) -> ShardFeatures:
+    """Features under several checkpoints as one row: [sqrt(w_1) g_1 / |g_1|, sqrt(w_2) g_2 / |g_2|, ...].
+
+    The inner product of two such rows is sum_c w_c cos(g_c, g'_c), which LESS sums over checkpoints with w_c the
+    mean learning rate on the way to c. Rows have length 1, unless a gradient is zero under a checkpoint.
 
     Args:
-        batches: the shard's layout: a partition of the rows that have no reason.
-        per_sample: the proxy's per-sample gradients.
-        reasons: why a row is set aside already, or None, length n.
-        dim: feature dimension k.
+        parts: features g_c of the same rows under each checkpoint, the last one last.
+        weights: w_c, summing to 1.
+
+    Reference: Xia et al., 2024, arXiv:2402.04333, definition 3.1.
     """
-    n = len(reasons)
-    values, losses = np.zeros((n, dim), np.float32), np.zeros(n, np.float32)
-    tokens, reasons = np.zeros(n, np.int32), list(reasons)
-    for batch in batches:
-        rows = list(batch.rows)
-        features, loss = per_sample(batch)
-        values[rows], losses[rows] = features.float().cpu().numpy(), loss.float().cpu().numpy()
-        tokens[rows] = batch.attention.sum(1).cpu().numpy()
-    for row in np.flatnonzero(~(np.isfinite(values).all(1) & np.isfinite(losses))):
-        reasons[row], values[row], losses[row] = NONFINITE, 0.0, 0.0
-    return ShardFeatures(values, losses, tokens, reasons)
+    last = parts[-1]
+    values = np.concatenate(
+        [np.float32(weight**0.5) * _unit(part.values) for part, weight in zip(parts, weights, strict=True)], axis=1
+    )
+    together = zip(*(part.reasons for part in parts), strict=True)
+    reasons = [next((reason for reason in row if reason), None) for row in together]
+    values[[reason is not None for reason in reasons]] = 0.0
+    return ShardFeatures(values, last.losses, last.tokens, reasons)
 
 
-def collate(rows: list[int], ids: list[list[int]], loss: list[list[bool]]) -> Batch:
-    """Pad token rows on the right into one batch; labels are -100 where no loss is taken.
-
-    Args:
-        rows: position of each row in its shard.
-        ids: token ids of each row.
-        loss: whether each token is predicted with loss.
-    """
-    width = max(len(row) for row in ids)
-    tokens = torch.zeros((len(rows), width), dtype=torch.int64)
-    attention, labels = torch.zeros_like(tokens), torch.full_like(tokens, -100)
-    for place, (row_ids, row_loss) in enumerate(zip(ids, loss, strict=True)):
-        line = torch.tensor(row_ids)
-        tokens[place, : len(row_ids)], attention[place, : len(row_ids)] = line, 1
-        labels[place, : len(row_ids)] = torch.where(torch.tensor(row_loss), line, -100)
-    return Batch(tuple(rows), tokens, attention, labels)
+def _unit(values: np.ndarray) -> np.ndarray:
+    """Rows over their length, float32; the squares are taken in float64, which holds those of any float32."""
+    norm = np.sqrt(np.square(values, dtype=np.float64).sum(axis=1, keepdims=True))
+    return np.divide(values, norm, out=np.zeros(values.shape, np.float32), where=norm > 0, casting="same_kind")

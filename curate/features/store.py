@@ -1,4 +1,4 @@
-"""The feature part of a shard: one Arrow row a sample, `feature: FixedSizeList<float16>[k]` with a scale."""
+"""The feature part of a shard: one Arrow row a sample, `feature: FixedSizeList[k]` with a scale."""
 
 from __future__ import annotations
 
@@ -6,54 +6,46 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from curate.features.gradients import ShardFeatures
+from curate.features import encoding
+from curate.features.base import ShardFeatures
 from curate.types import Features
 
 
 def to_table(features: ShardFeatures, *, dtype: str, spec: dict[str, str]) -> pa.Table:
     """Encode the features of one shard.
 
-    Each row is divided by its largest magnitude, so that float16 keeps 11 bits of every row whatever its norm.
-
     Args:
         features: values [n, k] float32 and what belongs to them.
-        dtype: float16 or float32.
+        dtype: float16, float32, int8 or bits; see `features.encoding`.
         spec: how the values were made; goes into the schema's metadata.
     """
-    n, k = features.values.shape
-    scale = np.abs(features.values).max(axis=1, initial=0.0)
-    stored = np.divide(features.values, scale[:, None], out=np.zeros((n, k), np.float32), where=scale[:, None] > 0)
-    flat = pa.array(stored.astype(dtype).reshape(-1))
-    table = pa.table(
-        {
-            "feature": pa.FixedSizeListArray.from_arrays(flat, k),
-            "scale": pa.array(scale, pa.float32()),
-            "loss": pa.array(features.losses, pa.float32()),
-            "tokens": pa.array(features.tokens, pa.int32()),
-            "reason": pa.array(features.reasons, pa.string()),
-        }
-    )
-    return table.replace_schema_metadata(spec)
+    field, column, scale = encoding.encode(features.values, dtype)
+    n = len(features.values)
+    columns = {
+        field: column,
+        pa.field("scale", pa.float32()): pa.array(scale, pa.float32()),
+        pa.field("loss", pa.float32()): _column(features.losses, pa.float32(), n),
+        pa.field("tokens", pa.int32()): _column(features.tokens, pa.int32(), n),
+        pa.field("reason", pa.string()): pa.array(features.reasons, pa.string()),
+    }
+    return pa.table(list(columns.values()), schema=pa.schema(list(columns), metadata=spec))
 
 
 def from_table(table: pa.Table, shard: int) -> Features:
-    """Decode a feature part for a method; `values` [n, k] keep their stored type."""
+    """Decode a feature part for a method; `values` [n, k] keep their stored type, bits become int8."""
     return Features(
         shard=shard,
         rows=len(table),
         valid=torch.from_numpy(table["reason"].is_null().to_numpy()),
-        values=torch.from_numpy(_stored(table).copy()),
+        values=torch.from_numpy(encoding.numbers(table).copy()),
         scale=torch.from_numpy(table["scale"].to_numpy().copy()),
     )
 
 
 def rows(table: pa.Table) -> np.ndarray:
     """Decode the features of every row that was not set aside, float32 [m, k]."""
-    whole = _stored(table).astype(np.float32) * table["scale"].to_numpy()[:, None]
-    return whole[table["reason"].is_null().to_numpy()]
+    return encoding.decode(table)[table["reason"].is_null().to_numpy()]
 
 
-def _stored(table: pa.Table) -> np.ndarray:
-    """The feature column as a matrix [n, k], a view of the file."""
-    column = table["feature"].combine_chunks()
-    return column.flatten().to_numpy(zero_copy_only=True).reshape(-1, column.type.list_size)
+def _column(values: np.ndarray | None, kind: pa.DataType, rows: int) -> pa.Array:
+    return pa.nulls(rows, kind) if values is None else pa.array(values, kind)

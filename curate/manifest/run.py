@@ -31,7 +31,13 @@ class RunRecord:
     """Fingerprint of every stage of this run, in order."""
     shards: int
     environment_changes: list[str] = field(default_factory=list)
-    """What differed on a resume under `--allow-environment-change`: byte identity was given up."""
+    """What differed on a resume under `--allow-environment-change`, or where features were taken over from another run:
+    byte identity was given up."""
+    encoder: dict[str, Any] | None = None
+    """Where the model of `features.model` lies, as `model` says it of the proxy."""
+    kept_proxy: dict[str, Any] | None = None
+    """The proxy of another run, kept although this pool is another than the one it was warmed up on: the fingerprint of the
+    stage that made it, and the sha256 of its files by path. None: this run's proxy is the one its config describes."""
 
 
 def save(paths: RunPaths, record: RunRecord) -> None:
@@ -64,16 +70,21 @@ def compare(old: RunRecord, config: dict[str, Any], *, where: str) -> None:
         ConfigError: naming the first differing key with both values. Nothing is deleted.
     """
     before, now = _leaves(old.config), _leaves(config)
-    for key in sorted(before.keys() | now.keys()):
+    for key in differing(old.config, config):
         if key.split(".")[0] in FREE_SECTIONS or key.split(".")[-1] == "path":  # paths: content is compared instead
             continue
-        if before.get(key) != now.get(key):
-            raise ConfigError(
-                f"{where}: {key}",
-                f"{_shown(now, key)}, but this run began with {_shown(before, key)}",
-                "the config that the run began with",
-                "Start a new run with another --run-dir; for another method or target use `curate weigh`.",
-            )
+        raise ConfigError(
+            f"{where}: {key}",
+            f"{_shown(now, key)}, but this run began with {_shown(before, key)}",
+            "the config that the run began with",
+            "Start a new run with another --run-dir; for another pool, target or method use `curate weigh`.",
+        )
+
+
+def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Dotted keys at which two configs differ, sorted."""
+    one, other = _leaves(before), _leaves(now)
+    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
 
 
 def compare_environment(old: RunRecord, environment: dict[str, str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from curate.types import Section
 
@@ -55,6 +55,15 @@ class WarmupSettings(Section):
     """Decay of Adam's second moment."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay."""
+    checkpoints: PositiveInt = 1
+    """States of the proxy, at equal spans of the tokens, whose gradients count together: each by the mean learning rate of
+    its span (LESS). Features take as many times the time and disk."""
+
+    @model_validator(mode="after")
+    def _a_step_in_every_span(self) -> WarmupSettings:
+        if self.checkpoints > 1 and self.tokens < self.checkpoints * self.batch_tokens:
+            raise ValueError("tokens must be at least checkpoints x batch_tokens: a step for each checkpoint")
+        return self
 
 
 class ModelConfig(Section):
@@ -76,7 +85,17 @@ class ModelConfig(Section):
     """Adapters to add, or none."""
     warmup: WarmupSettings | None = None
     """Training of the proxy before it is used, or none."""
+    optimizer: str | None = None
+    """Checkpoint of the training that made these weights, for `features.optimizer: adam` without a warm-up: a local
+    directory or file by the Hugging Face Trainer, Accelerate, DeepSpeed or FSDP. Only Adam's moments are read from it."""
     gradient_checkpointing: bool = False
     """Recompute each block in the backward pass instead of keeping its activations: less memory, about a third more time."""
     attention: Literal["sdpa", "eager"] = "sdpa"
     """Attention implementation; architectures without sdpa use eager whatever is set."""
+
+    @model_validator(mode="after")
+    def _one_optimizer(self) -> ModelConfig:
+        if self.optimizer is not None and (self.warmup is not None or self.from_scratch):
+            other = "warmup" if self.warmup is not None else "from_scratch"
+            raise ValueError(f"`optimizer` is the state behind given weights, and `{other}` makes new ones: keep one")
+        return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Literal
 
+import psutil
 import torch
 
 
@@ -31,6 +32,13 @@ def pin(threads: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Deterministic mode also fills every fresh tensor; nothing here reads one before writing it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def free_bytes(device: torch.device) -> int:
+    """Free memory of a device; of the main memory, one core's part of it."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available // len(os.sched_getaffinity(0))
 
 
 def count_gpus() -> int:

@@ -72,7 +72,7 @@ def checkpoint_blocks(language_model: LanguageModel) -> None:
     if not (causal.supports_gradient_checkpointing and blocks):
         found, fix = f"{type(causal).__name__} without it", "Remove model.gradient_checkpointing."
         raise ModelError("model.gradient_checkpointing", found, "a model that can recompute its blocks", fix)
-    causal.gradient_checkpointing_enable({"use_reentrant": False})
+    causal.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     for block in blocks:
         block.training = True  # of the block only, not of what is in it
 

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from transformers import CONFIG_MAPPING
 
 from curate.errors import ModelError
 from curate.models.base import ModelConfig
@@ -80,7 +79,18 @@ def resolve(config: ModelConfig) -> Resolved:
         sha256 |= {prefix + name: sha256_file(tokenizer / name) for name in _tokenizer_names(tokenizer)}
     elif prefix:
         sha256[prefix + tokenizer.name] = sha256_file(tokenizer)
+    if config.optimizer is not None:
+        sha256 |= {f"optimizer/{name}": sha256_file(file) for name, file in _optimizer_files(config.optimizer).items()}
     return Resolved(path, kind, tokenizer, revision, sha256)
+
+
+def _optimizer_files(name: str) -> dict[str, Path]:
+    place = Path(name)
+    files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
+    if not files:
+        fix = "Check the path: it is local, and holds a trainer's checkpoint."
+        raise ModelError(f"model.optimizer: {name}", "no such file", "a checkpoint's directory or file", fix)
+    return {str(file.relative_to(place)) if file != place else file.name: file for file in files}
 
 
 def resolve_tokenizer(config: ModelConfig, path: Path) -> Path:
@@ -191,6 +201,8 @@ def _refuse_remote_code(path: Path) -> dict[str, Any] | None:
         return settings
     if not isinstance(settings, dict):
         raise ModelError(str(path), type(settings).__name__, "a JSON object", "Download the file again.")
+    from transformers import CONFIG_MAPPING  # imported late: seconds, and only this refusal needs it
+
     native = settings.get("model_type") in CONFIG_MAPPING
     raise ModelError(
         str(path),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import safetensors.torch
@@ -37,12 +38,18 @@ class Moments:
     step: int
 
 
+Keep = Callable[[dict[str, Moments], float], None]
+"""Told at each checkpoint, while the model is in that state: AdamW's moments by parameter name, which later steps
+overwrite, and the mean learning rate since the checkpoint before."""
+
+
 def warm_up(
     language_model: LanguageModel,
     batches: Iterable[Batch],
     settings: WarmupSettings,
     *,
     progress: Callable[[int, int, float], None] | None = None,
+    keep: Keep | None = None,
 ) -> dict[str, Moments]:
     """Train the model in place: AdamW on each batch's mean of sample losses, gradient norm clipped at 1.
 
@@ -55,12 +62,13 @@ def warm_up(
             `settings.tokens` tokens.
         settings: length and optimizer settings.
         progress: called after each step with (steps done, tokens seen, loss of the step in nats).
+        keep: called at the end of each of `settings.checkpoints` equal spans of the tokens; the last is the end.
 
     Returns:
         AdamW's moments by parameter name, for the parameters that received gradients.
 
     Raises:
-        ModelError: a loss or gradient norm became infinite or NaN.
+        ModelError: a loss or gradient norm became infinite or NaN, or two checkpoints fall on one step.
     """
     model = language_model.causal
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -73,14 +81,14 @@ def warm_up(
         weight_decay=settings.weight_decay,
     )
     try:
-        _train(language_model, batches, settings, optimizer=optimizer, progress=progress)
+        for rate in _train(language_model, batches, settings, optimizer=optimizer, progress=progress):
+            with _rounded(model, dtypes):
+                if keep is not None:
+                    keep(_moments(optimizer, parameters), rate)
     finally:
         optimizer.zero_grad(set_to_none=True)
-    moments = {
-        name: _moments(optimizer, parameter) for name, parameter in parameters.items() if parameter in optimizer.state
-    }
     _cast(model, dtypes)
-    return moments
+    return _moments(optimizer, parameters)
 
 
 def learning_rate_factor(fraction: float) -> float:
@@ -132,13 +140,15 @@ def _train(
     *,
     optimizer: torch.optim.Optimizer,
     progress: Callable[[int, int, float], None] | None,
-) -> None:
+) -> Iterator[float]:
+    """Train; stops at the end of every span with the mean learning rate of its steps."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    seen = 0
+    seen, ended, rates = 0, 0, list[float]()
     for step, batch in enumerate(batches, start=1):
         seen += int(batch.attention.sum())
+        rates.append(settings.learning_rate * learning_rate_factor(seen / settings.tokens))
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * learning_rate_factor(seen / settings.tokens)
+            group["lr"] = rates[-1]
         optimizer.zero_grad(set_to_none=True)
         loss = sample_losses(language_model, batch).mean()
         loss.backward()
@@ -155,8 +165,37 @@ def _train(
         optimizer.step()
         if progress is not None:
             progress(step, seen, value)
-        if seen >= settings.tokens:
+        reached = min(seen * settings.checkpoints // settings.tokens, settings.checkpoints)
+        if reached > ended:
+            _refuse_skipped(settings, step, ended + 1, reached)
+            yield math.fsum(rates) / len(rates)
+            ended, rates = reached, []
+        if reached == settings.checkpoints:
             return
+    if rates:  # the batches have run out
+        yield math.fsum(rates) / len(rates)
+
+
+def _refuse_skipped(settings: WarmupSettings, step: int, checkpoint: int, reached: int) -> None:
+    if reached > checkpoint:
+        raise ModelError(
+            f"model.warmup, step {step}",
+            f"the end of checkpoints {checkpoint} to {reached} in one step",
+            "at least one step for each checkpoint",
+            f"Lower model.warmup.checkpoints (now {settings.checkpoints}) or batch_tokens, or give it more tokens.",
+        )
+
+
+@contextmanager
+def _rounded(model: nn.Module, dtypes: dict[str, torch.dtype]) -> Iterator[None]:
+    """The model in its own number formats for a moment, and then again as it is trained."""
+    trained = {name: model.get_parameter(name).data for name in dtypes}
+    _cast(model, dtypes)
+    try:
+        yield
+    finally:
+        for name, data in trained.items():
+            model.get_parameter(name).data = data
 
 
 def _cast(model: nn.Module, dtypes: dict[str, torch.dtype]) -> None:
@@ -165,6 +204,8 @@ def _cast(model: nn.Module, dtypes: dict[str, torch.dtype]) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
-def _moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> Moments:
-    state = optimizer.state[parameter]
-    return Moments(state["exp_avg"], state["exp_avg_sq"], int(state["step"]))
+def _moments(optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]) -> dict[str, Moments]:
+    states = {
+        name: optimizer.state[parameter] for name, parameter in parameters.items() if parameter in optimizer.state
+    }
+    return {name: Moments(state["exp_avg"], state["exp_avg_sq"], int(state["step"])) for name, state in states.items()}

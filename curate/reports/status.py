@@ -46,7 +46,7 @@ def status(root: Path) -> Status:
             seconds[event["stage"]] = seconds.get(event["stage"], 0.0) + event["seconds"]
     lines = []
     for stage, fingerprint in record.stages.items():
-        total = record.shards if stage in PER_SHARD else 1
+        total = record.shards if stage in PER_SHARD else len(record.targets) if stage == "target" else 1
         found = [commits.load(paths, stage, index) for index in commits.stages(paths).get(stage, [])]
         done = [commit for commit in found if commit is not None and commit.fingerprint == fingerprint]
         rows_in, _, dropped = commits.total(done)

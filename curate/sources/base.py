@@ -24,7 +24,7 @@ from curate.types import InputFile, Shard
 
 __all__ = [
     "PoolConfig", "Source", "SourceConfig", "TargetConfig",
-    "content_hash", "read", "scan", "shards", "source_from_dict", "source_to_dict",
+    "content_hash", "fields", "read", "scan", "shards", "source_from_dict", "source_to_dict",
 ]  # fmt: skip
 
 
@@ -137,6 +137,11 @@ def content_hash(table: pa.Table) -> str:
     with pa.ipc.new_stream(sink, canonical.schema) as writer:
         writer.write_table(canonical)
     return hashlib.sha256(sink.getvalue()).hexdigest()
+
+
+def fields(table: pa.Table, config: SourceConfig) -> pa.Table:
+    """The columns that features read, under the names of their keys: equal for equal texts, whatever lies beside them."""
+    return table.select([*config.fields.values()]).rename_columns([*config.fields])
 
 
 def source_to_dict(source: Source) -> dict[str, Any]:

@@ -40,6 +40,10 @@ class RunPaths:
     def optimizer(self) -> Path:
         return self.root / "state" / "optimizer.safetensors"
 
+    def checkpoint(self, index: int) -> Path:
+        """An earlier state of the proxy, laid out as the state directory is."""
+        return self.root / "state" / "checkpoints" / f"{index:02d}"
+
     @property
     def state(self) -> Path:
         return self.root / "state" / "weights.arrow"
@@ -47,10 +51,6 @@ class RunPaths:
     @property
     def selection(self) -> Path:
         return self.root / "state" / "selection.json"
-
-    @property
-    def target(self) -> Path:
-        return self.root / "features" / "target.arrow"
 
     @property
     def dataset(self) -> Path:
@@ -65,6 +65,9 @@ class RunPaths:
 
     def features(self, shard: int) -> Path:
         return self.root / "features" / f"part-{shard:05d}.arrow"
+
+    def target(self, place: int) -> Path:
+        return self.root / "features" / f"target-{place:05d}.arrow"
 
     def weights(self, shard: int) -> Path:
         return self.root / "weights" / f"part-{shard:05d}.arrow"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ State = dict[str, np.ndarray]
 BLOCK = 512
 """Rows converted to float64 at a time: a block fits in cache, a shard need not fit in memory."""
 
+
+VECTORS = ("gradients", "embeddings", "ngrams")
+"""Kinds of feature whose directions mean something: what methods read that compare samples with a target."""
 
 ONE_PROJECTION = "Featurize the pool and every target with the same `features` section."
 
@@ -53,8 +56,8 @@ class PoolWeigher(Protocol):
     """A method: `fit` is global and expensive, `weigh` is cheap and needs one shard and the state only."""
 
     @property
-    def reads(self) -> Literal["gradients"] | None:
-        """Kind of feature the method needs of every sample."""
+    def reads(self) -> tuple[str, ...]:
+        """Kinds of feature the method can use, one of which it needs of every sample; empty if it needs none."""
         ...
 
     def fit(self, problem: Problem) -> State:

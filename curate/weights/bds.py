@@ -29,7 +29,7 @@ from curate.bilevel.hypergradient import adjoint, displacement, target_loss
 from curate.bilevel.solvers import spread
 from curate.errors import ModelError
 from curate.types import Features, Section
-from curate.weights.base import Problem, State, pool_blocks, unit_targets
+from curate.weights.base import VECTORS, Problem, State, pool_blocks, unit_targets
 from curate.weights.curvature import PoolMoments, curvature_factor, pool_moments
 from curate.weights.tilt import step_to_share, sum_over, tilt_weights
 
@@ -101,7 +101,7 @@ class Bds:
     """
 
     Config: ClassVar = BdsConfig
-    reads: Literal["gradients"] | None = "gradients"
+    reads: tuple[str, ...] = VECTORS
 
     def __init__(self, config: BdsConfig) -> None:
         self.config = config

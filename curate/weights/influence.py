@@ -10,7 +10,7 @@ from torch import Tensor
 
 from curate.bilevel.hypergradient import solve
 from curate.types import Features, Section
-from curate.weights.base import Problem, State, unit_targets
+from curate.weights.base import VECTORS, Problem, State, unit_targets
 from curate.weights.curvature import curvature_factor, pool_moments
 from curate.weights.tilt import fit_tilt, tilt_weights
 
@@ -36,7 +36,7 @@ class Influence:
     """
 
     Config: ClassVar = InfluenceConfig
-    reads: Literal["gradients"] | None = "gradients"
+    reads: tuple[str, ...] = VECTORS
 
     def __init__(self, config: InfluenceConfig) -> None:
         self.config = config

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from curate.types import Features, Section
-from curate.weights.base import Problem, State, unit_targets
+from curate.weights.base import VECTORS, Problem, State, unit_targets
 from curate.weights.tilt import fit_tilt, tilt_weights
 
 
@@ -27,13 +27,14 @@ class Less:
 
     Symbols: g_i the sample's feature [k] (with `optimizer: adam`, its Adam direction), v_jl row l of the m_j
     rows of target j [k]. The paper keeps the samples with the largest score; weights grow with the score, so
-    `filtered` output keeps the same samples. Here with one checkpoint of the proxy.
+    `filtered` output keeps the same samples. With `model.warmup.checkpoints` a feature holds its checkpoints side by
+    side, so that the cosine is the paper's sum over them.
 
     Reference: Xia et al., 2024, arXiv 2402.04333.
     """
 
     Config: ClassVar = LessConfig
-    reads: Literal["gradients"] | None = "gradients"
+    reads: tuple[str, ...] = VECTORS
 
     def __init__(self, config: LessConfig) -> None:
         self.config = config

@@ -28,7 +28,7 @@ class Random:
     """
 
     Config: ClassVar = RandomConfig
-    reads: Literal["gradients"] | None = None
+    reads: tuple[str, ...] = ()
 
     def __init__(self, config: RandomConfig) -> None:
         self.config = config

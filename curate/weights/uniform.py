@@ -23,7 +23,7 @@ class Uniform:
     """sigma_i = 1. Reads nothing."""
 
     Config: ClassVar = UniformConfig
-    reads: Literal["gradients"] | None = None
+    reads: tuple[str, ...] = ()
 
     def __init__(self, config: UniformConfig) -> None:
         self.config = config

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from curate import config, inputs, outcome, stages
 from curate.reports.progress import Silent
 from curate.storage.paths import RunPaths
+from curate.tasks import PER_SHARD
 
 HERE = Path(__file__).parent
 SAMPLE = HERE.parents[1] / "data" / "sample"
@@ -66,7 +67,7 @@ def one_stage(run_dir: str, stage: str) -> None:
         outcome.write_report(Path(run_dir))
     else:
         job = stages.open_job(run_dir)
-        for index in range(len(job.shards)) if stage in stages.PER_SHARD else [0]:
+        for index in range(len(job.shards)) if stage in PER_SHARD else [0]:
             stages.perform(run_dir, stage, index)
     status = Path("/proc/self/status").read_text()  # ru_maxrss would begin at the peak of the parent process
     print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024)  # pyright: ignore[reportOptionalSubscript]
@@ -79,7 +80,7 @@ def measure(folder: Path, rows: int) -> dict[str, int]:
     make_pool(folder / "pool.parquet", rows)
     run_dir = folder / "run"
     run_dir.mkdir()
-    record = inputs.begin(RunPaths(run_dir), pipeline_of(folder), Silent(), False)
+    record = inputs.begin(RunPaths(run_dir), pipeline_of(folder), Silent())
     peaks = {}
     for stage in (*record.stages, "report"):
         done = subprocess.run(

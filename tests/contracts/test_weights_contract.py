@@ -26,7 +26,7 @@ METHODS: dict[str, PoolWeigher] = {
     "bds, bent target": bds.METHOD(bds.BdsConfig(target_curvature="fisher")),
     "bds, identity": bds.METHOD(bds.BdsConfig(curvature="identity")),
 }
-READERS = [name for name, method in METHODS.items() if method.reads == "gradients"]
+READERS = [name for name, method in METHODS.items() if method.reads]
 
 
 def weigh(name: str, pool: ToyPool) -> np.ndarray:
@@ -86,6 +86,13 @@ def test_half_precision_features_are_read(name):
     full, half = make_pool(), make_pool()
     half.values = half.values.half()
     np.testing.assert_allclose(weigh(name, half), weigh(name, full), atol=0.03)
+
+
+def test_int8_features_are_read(name):
+    """As the store gives them: steps of 1 / 127 of the row's largest entry."""
+    full, steps = make_pool(), make_pool()
+    steps.values = (127 * steps.values / steps.values.abs().amax(1, keepdim=True)).round().to(torch.int8)
+    np.testing.assert_allclose(weigh(name, steps), weigh(name, full), atol=0.1)
 
 
 def test_a_pool_of_one_row_gives_it_weight_one(name):

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from curate import config, pipeline, stages
+from curate import config, pipeline
 from curate.errors import ConfigError, DataError, ResourceError
 from curate.executors import dask
 from curate.executors.base import ClusterConfig
@@ -150,7 +150,7 @@ def address(cluster: DaskExecutor) -> str:
 def test_bytes_do_not_depend_on_the_number_of_workers_or_the_order_of_shards(
     world, alone, tmp_path, monkeypatch, address, workers
 ):
-    monkeypatch.setattr(stages, "perform", tasks.perform_in_disorder)
+    monkeypatch.setattr("curate.tasks.perform", tasks.perform_in_disorder)
     run, cluster = tmp_path / "run", {"workers": 1, "dashboard": False} if workers == 1 else {"scheduler": address}
     pipeline.run(config.validate(world.settings(cluster=cluster)), run)
     found = tiny_world.promised(run)
@@ -169,7 +169,7 @@ def test_a_shard_that_cannot_be_read_is_an_error_of_its_kind_from_any_worker(wor
 
 def test_a_deadly_shard_is_named_with_its_file_and_the_others_are_committed(world, tmp_path, monkeypatch, address):
     """case 36: not Dask's KilledWorker, but the shard, its file, and everything else done; then resume continues."""
-    monkeypatch.setattr(stages, "perform", tasks.perform_or_die)
+    monkeypatch.setattr("curate.tasks.perform", tasks.perform_or_die)
     run = tmp_path / "run"
     with pytest.raises(ResourceError) as error:
         pipeline.run(config.validate(world.settings(cluster={"scheduler": address})), run)

@@ -25,7 +25,7 @@ from curate.registry import METHODS
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World
 
-READERS = [name for name, entry in METHODS.items() if entry.reads == "gradients"]
+READERS = [name for name, entry in METHODS.items() if entry.reads == "features"]
 
 
 @pytest.fixture(scope="session")
@@ -179,7 +179,7 @@ def test_every_method_weighs_the_pool_to_mean_one(run, name):
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_every_method_that_reads_gradients_prefers_what_resembles_the_target(run, name):
+def test_every_method_that_reads_features_prefers_what_resembles_the_target(run, name):
     assert prefers_animals(tiny_world.weights(run(method={"name": name})))
 
 

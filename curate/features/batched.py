@@ -1,0 +1,61 @@
+"""Features that the proxy makes batch by batch, and how rows become batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from curate.features.base import NONFINITE, ShardFeatures, ShardRows
+from curate.types import Batch
+
+NO_LOSS = "no token to predict within max_tokens"
+
+PerSample = Callable[[Batch], tuple[Tensor, Tensor | None]]
+"""A batch to features [b, k] and mean token losses [b], which a kind of feature need not know."""
+
+
+def by_batch(rows: ShardRows, per_sample: PerSample, *, token_budget: int, dim: int, what: str) -> ShardFeatures:
+    """Run every batch and put each result in its row's place.
+
+    Args:
+        rows: the shard.
+        per_sample: what the proxy makes of a batch.
+        token_budget: tokens of a batch.
+        dim: feature dimension k.
+        what: what reasons call the feature: `gradient` gives `non-finite gradient`.
+    """
+    n = len(rows.reasons)
+    values, losses = np.zeros((n, dim), np.float32), np.zeros(n, np.float32)
+    tokens = np.zeros(n, np.int32)
+    for batch in rows.batches(token_budget):
+        places = list(batch.rows)
+        features, loss = per_sample(batch)
+        values[places] = features.float().cpu().numpy()
+        tokens[places] = batch.attention.sum(1).cpu().numpy()
+        if loss is not None:
+            losses[places] = loss.float().cpu().numpy()
+    reasons = [reason or (None if tokens[row] else NO_LOSS) for row, reason in enumerate(rows.reasons)]
+    for row in np.flatnonzero(~(np.isfinite(values).all(1) & np.isfinite(losses))):
+        reasons[row], values[row], losses[row] = f"{NONFINITE} {what}", 0.0, 0.0
+    return ShardFeatures(values, losses, tokens, reasons)
+
+
+def collate(rows: list[int], ids: list[list[int]], loss: list[list[bool]]) -> Batch:
+    """Pad token rows on the right into one batch; labels are -100 where no loss is taken.
+
+    Args:
+        rows: position of each row in its shard.
+        ids: token ids of each row.
+        loss: whether each token is predicted with loss.
+    """
+    width = max(len(row) for row in ids)
+    tokens = torch.zeros((len(rows), width), dtype=torch.int64)
+    attention, labels = torch.zeros_like(tokens), torch.full_like(tokens, -100)
+    for place, (row_ids, row_loss) in enumerate(zip(ids, loss, strict=True)):
+        line = torch.tensor(row_ids)
+        tokens[place, : len(row_ids)], attention[place, : len(row_ids)] = line, 1
+        labels[place, : len(row_ids)] = torch.where(torch.tensor(row_loss), line, -100)
+    return Batch(tuple(rows), tokens, attention, labels)

@@ -1,0 +1,193 @@
+"""Rows of a run through its kind of feature: tokenised or read as text, laid out in batches, every result in its place."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+
+from curate import proxies
+from curate.errors import DataError, ModelError
+from curate.features.base import Featurizer, ShardFeatures
+from curate.features.batched import collate
+from curate.features.embeddings import Body, Embeddings
+from curate.features.gradients import Gradients
+from curate.features.losses import Losses
+from curate.features.ngrams import Ngrams
+from curate.features.settings import EmbeddingsConfig, GradientsConfig, LossesConfig, ProxyFeaturesConfig
+from curate.job import Job
+from curate.models.language_model import LanguageModel
+from curate.sources import base as sources
+from curate.sources import layout, rows, texts, tokens
+from curate.sources.config import SourceConfig
+from curate.sources.tokens import Tokens
+from curate.types import Batch
+from curate.weights.base import no_valid_row
+
+WARMUP_SHARDS = 64
+"""Shards that a warm-up samples its rows from, the same number from each: a large pool need not be read for it."""
+WARMUP_BLOCK = 128
+"""Rows that are sorted by length among themselves: little padding, and batches that are still random mixtures."""
+
+Place = Callable[[int], str]
+"""A row of a table as messages name it."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a table, as a kind of feature reads them (`features.base.ShardRows`)."""
+
+    table: pa.Table
+    section: SourceConfig
+    reasons: Sequence[str | None]
+    tokens: Sequence[Tokens | None]
+    packed: bool
+    """Whether the model that reads them needs no padding."""
+
+    def batches(self, token_budget: int) -> Iterator[Batch]:
+        """The rows that have a token to predict, in batches laid out by their lengths alone."""
+        usable = [row for row, found in enumerate(self.tokens) if found is not None]
+        lengths = [len(found.ids) for found in self.tokens if found is not None]
+        for places in layout.batches(lengths, token_budget, padded=not self.packed):
+            yield _batch([usable[place] for place in places], self.tokens)
+
+    def texts(self) -> Iterator[tuple[int, str]]:
+        """Row and text of every usable row, in order."""
+        return texts.texts(self.table, self.section)
+
+
+def features_of_shard(job: Job, index: int) -> ShardFeatures:
+    """Features of one shard of the pool."""
+    adam = isinstance(job.pipeline.features, GradientsConfig) and job.pipeline.features.optimizer == "adam"
+    found = _rows(job, job.read(index), job.pipeline.pool, partial(job.place, index))
+    return _featurizer(job, preconditioned=adam)(found)
+
+
+def features_of_target(job: Job, place: int) -> ShardFeatures:
+    """Features of one target, gradients plain; every row of a target must be usable. Raises DataError."""
+    source, section = job.targets[place], job.pipeline.targets[place]
+    shards = sources.shards(source, shard_rows=job.pipeline.pool.shard_rows)
+    table = pa.concat_tables([sources.read(shard, source.schema) for shard in shards]).slice(0, section.max_rows)
+    where = f"target {section.name} ({section.path}), row {{}}".format
+    features = _featurizer(job, preconditioned=False)(_rows(job, table, section, where))
+    for row, reason in enumerate(features.reasons):
+        if reason is not None:
+            fix = "Remove it: a target is small, and every sample of it must be usable."
+            raise DataError(where(row), reason, "a usable sample", fix)
+    return features
+
+
+def spec(job: Job) -> dict[str, str]:
+    """How features were made; kept in every feature part."""
+    settings = job.pipeline.features
+    own = settings.model_dump(mode="json", exclude={"model"})  # which may be a place on this machine
+    stated = {"curate.features": json.dumps(own, sort_keys=True)}
+    if job.record.encoder is not None:
+        stated["curate.encoder"] = job.record.encoder["fingerprint"]
+    shares = proxies.shares(job) if isinstance(settings, GradientsConfig) else []
+    return stated | ({"curate.checkpoints": json.dumps(shares)} if len(shares) > 1 else {})
+
+
+def count_tokens(job: Job, index: int) -> list[int]:
+    """Tokens of every row of a shard under the proxy's tokenizer; 0 for rows set aside."""
+    found = tokenized(job, job.read(index), job.pipeline.pool, proxies.proxy(job), place=partial(job.place, index))
+    return [0 if row is None else len(row.ids) for row in found]
+
+
+def warmup_batches(job: Job, language_model: LanguageModel) -> Iterator[Batch]:
+    """Batches of a random sample of the pool, shuffled, over and over; none without a warm-up. Raises DataError."""
+    settings = job.model_config.warmup
+    if settings is None:
+        return
+    generator = np.random.default_rng([job.pipeline.seed, 1])
+    sample = _sample(job, language_model, generator, settings.tokens)
+    while True:  # until the budget is used up
+        order = generator.permutation(len(sample))
+        for start in range(0, len(order), WARMUP_BLOCK):
+            block = [sample[row] for row in order[start : start + WARMUP_BLOCK]]
+            lengths = [len(row.ids) for row in block]
+            plan = layout.batches(lengths, settings.batch_tokens, padded=not language_model.packs)
+            yield from (_batch(plan[place], block) for place in generator.permutation(len(plan)))
+
+
+def tokenized(
+    job: Job, table: pa.Table, section: SourceConfig, language_model: LanguageModel, *, place: Place
+) -> list[Tokens | None]:
+    """Token rows under the proxy's tokenizer. Raises ModelError, naming a row, if the model has no such token."""
+    settings = job.model_config
+    found = tokens.tokenize(table, section, language_model.tokenizer, max_tokens=settings.max_tokens)
+    for row, entry in enumerate(found):
+        if entry is not None and max(entry.ids) >= language_model.vocab:
+            raise ModelError(
+                place(row),
+                f"token id {max(entry.ids)} from the tokenizer of {settings.tokenizer or settings.name}",
+                f"ids below the model's vocabulary of {language_model.vocab}",
+                "This tokenizer belongs to another model: name the right one as model.tokenizer.",
+            )
+    return found
+
+
+def _featurizer(job: Job, *, preconditioned: bool) -> Featurizer:
+    """The kind of feature that the pipeline asks for, with the proxy it reads."""
+    settings, last = job.pipeline.features, partial(proxies.proxy, job)
+    if isinstance(settings, ProxyFeaturesConfig) and settings.needs_model:
+        settings = settings.with_budget(proxies.found_budget(job))
+    if isinstance(settings, GradientsConfig):
+        return Gradients(settings, proxies.checkpoints(job, preconditioned=preconditioned))
+    if isinstance(settings, LossesConfig):
+        return Losses(settings, last)
+    return Embeddings(settings, partial(_body, job)) if isinstance(settings, EmbeddingsConfig) else Ngrams(settings)
+
+
+def _body(job: Job) -> Body:
+    """What reads the tokens of embeddings."""
+    if job.pipeline.encoder is not None:
+        own = proxies.encoder(job)
+        return Body(own.body, own.device, packs=False)
+    language_model = proxies.proxy(job)
+    return Body(language_model.decoder, language_model.device, language_model.packs)
+
+
+def _rows(job: Job, table: pa.Table, section: SourceConfig, place: Place) -> Rows:
+    """A table ready to be read; tokenised at once, so that the tokenizer's model need not stay loaded."""
+    if not job.pipeline.features.needs_model:
+        return Rows(table, section, rows.check(table, section), _encoded(job, table, section), packed=False)
+    language_model = proxies.proxy(job)
+    found = tokenized(job, table, section, language_model, place=place)
+    return Rows(table, section, rows.check(table, section), found, packed=language_model.packs)
+
+
+def _encoded(job: Job, table: pa.Table, section: SourceConfig) -> list[Tokens | None]:
+    """Token rows under the tokenizer of `features.model`, none of whose tokens is predicted; nothing without such a model."""
+    if job.pipeline.encoder is None:
+        return []
+    read = dict(texts.texts(table, section))
+    ids = dict(zip(read, proxies.encoder(job).tokenize([*read.values()]), strict=True))
+    return [Tokens(ids[row], [False] * len(ids[row])) if ids.get(row) else None for row in range(len(table))]
+
+
+def _sample(job: Job, language_model: LanguageModel, generator: np.random.Generator, budget: int) -> list[Tokens]:
+    """Random rows of random shards, enough for `budget` tokens where the pool has as many. Raises DataError."""
+    chosen = generator.permutation(len(job.shards))[:WARMUP_SHARDS]
+    sample, quota = list[Tokens](), 0
+    for index in map(int, chosen):
+        table, place = job.read(index), partial(job.place, index)
+        found = tokenized(job, table, job.pipeline.pool, language_model, place=place)
+        usable = [row for row in found if row is not None]
+        if usable and not quota:
+            mean = sum(len(row.ids) for row in usable) / len(usable)
+            quota = math.ceil(budget / mean / len(chosen))
+        sample += [usable[place] for place in generator.permutation(len(usable))[:quota]]
+    if not sample:
+        raise no_valid_row()
+    return sample
+
+
+def _batch(places: list[int], found: Sequence[Tokens | None]) -> Batch:
+    members = [row for place in places if (row := found[place]) is not None]
+    return collate(places, [row.ids for row in members], [row.loss for row in members])

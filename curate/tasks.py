@@ -1,0 +1,48 @@
+"""Tasks as whoever hands them out knows them: stage and index, never what they compute with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from curate.job import open_job
+from curate.manifest.commits import Commit
+from curate.storage.paths import RunPaths
+
+PER_SHARD = ("prepare", "featurize", "weigh", "render")
+WORK = "curate.stages"
+"""The module that tasks run in. A worker imports it; the process that only hands tasks out need not load a model library."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much work a stage is, for progress; None where nobody knows."""
+
+    total: int | None = None
+    unit: str = "rows"
+
+
+UNKNOWN = Extent()
+
+
+def perform(run_dir: str, stage: str, index: int) -> Commit:
+    """Run one task of a stage and commit it; a task that is already committed is not run again."""
+    from curate import stages  # imported late: see WORK
+
+    return stages.perform(run_dir, stage, index)
+
+
+def extent(paths: RunPaths, stage: str, indices: Sequence[int]) -> Extent:
+    """Rows that the given tasks will read, or tokens that the warm-up will."""
+    job = open_job(str(paths.root))
+    if stage in PER_SHARD:
+        return Extent(sum(job.shards[index].rows for index in indices))
+    if stage == "proxy" and job.model_config.warmup is not None:
+        return Extent(job.model_config.warmup.tokens, "tokens")
+    return Extent()
+
+
+def shard_name(paths: RunPaths, index: int) -> str:
+    """A shard as messages name it: its file and its rows there."""
+    shard = open_job(str(paths.root)).shards[index]
+    return f"{shard.file.path}, rows {shard.start} to {shard.start + shard.rows - 1}"
