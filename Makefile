@@ -1,8 +1,9 @@
 # Two commands do everything, each with its own set-up: `make quickstart` and `make test`.
 PYTHON ?= python3.11
 BIN := .venv/bin
+PEERS := bergson dattri-llm opacus
 .DELETE_ON_ERROR:
-.PHONY: quickstart smollm2 test test-slow lint data clean
+.PHONY: quickstart smollm2 test test-slow lint data bench-features clean
 
 quickstart: data  ## weigh a mixed pool of real text for one domain, in a few minutes
 	$(BIN)/curate run pipelines/quickstart.yaml
@@ -24,6 +25,9 @@ lint: .venv/.installed  ## style, types, who imports whom
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+bench-features: .venv/.installed data/packages/.made $(PEERS:%=.bench/%/.installed)  ## gradient features against limits and peers
+	$(BIN)/python tests/benchmarks/features.py $(ARGS)
+
 data: data/sample/.made  ## the sample pool, target and proxies
 
 .venv/.installed: requirements.lock pyproject.toml
@@ -31,6 +35,12 @@ data: data/sample/.made  ## the sample pool, target and proxies
 	$(BIN)/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' requirements.lock)
 	$(BIN)/python -m pip install --quiet -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+.bench/%/.installed: tests/benchmarks/peers/requirements-%.txt
+	$(PYTHON) -m venv .bench/$*
+	.bench/$*/bin/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' requirements.lock)
+	.bench/$*/bin/python -m pip install --quiet --no-deps -r $<
 	touch $@
 
 data/packages/.made: .venv/.installed data/requirements.txt

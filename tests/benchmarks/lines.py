@@ -1,0 +1,96 @@
+"""What is claimed of gradient features: what runs against what, and how far it must reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import stages
+from material import LENGTH_ROWS, LENGTHS
+
+
+@dataclass(frozen=True)
+class Line:
+    """One comparison of times.
+
+    Attributes:
+        part: name to choose it by.
+        name: what is compared, as the README says it.
+        ours: a contestant, `environment:contestant`.
+        against: the ones it is compared with; the fastest of them counts.
+        reach: `<= x`: our time over theirs; `>= x`: theirs over ours.
+        sizes: models to measure with.
+        agree: whether all of them must come to the same figure.
+        batch: what a call is given, if it is not one batch of the model's shape.
+    """
+
+    part: str
+    name: str
+    ours: str
+    against: tuple[str, ...]
+    reach: str
+    sizes: tuple[str, ...] = ("7m", "40m")
+    agree: bool = True
+    batch: str | None = None
+
+    @property
+    def contestants(self) -> tuple[str, ...]:
+        return (self.ours, *self.against)
+
+
+PLAIN, LIMIT = ("curate:forward_backward",), ("curate:activation_gradients",)
+PEERS = ("bergson:concat", "dattri-llm:concat")
+GRAMS = ("dattri-llm:gram/auto", "dattri-llm:gram/materialized", "dattri-llm:gram/dense")
+FEATURES = (
+    Line("countsketch", "CountSketch k 4096 / forward+backward", "curate:countsketch", PLAIN, "<= 1.00"),
+    Line(
+        "countsketch",
+        "CountSketch k 4096 / opacus, not projected",
+        "curate:countsketch",
+        ("opacus:gradients",),
+        "<= 1.00",
+    ),
+    Line("factorised", "factorised k 4096 / forward+backward", "curate:factorised", PLAIN, "<= 0.82"),
+    Line("factorised", "factorised k 4096 / forward+activation gradients", "curate:factorised", LIMIT, "<= 1.06"),
+    Line("concat", "concat p16 / best of bergson and dattri-llm", "curate:concat", PEERS, "<= 1.00"),
+    Line("gram", "exact Gram / dattri-llm", "curate:exact_gram", GRAMS, "<= 0.90"),
+    Line("direction", "<g_i, v> exact / forward+backward", "curate:exact_direction", PLAIN, "<= 0.85"),
+    Line(
+        "direction",
+        "<g_i, v> central difference / forward+backward",
+        "curate:direction_by_difference",
+        PLAIN,
+        "<= 0.70",
+        agree=False,  # it knows no loss at the model itself
+    ),
+)
+EXCESS = tuple(
+    Line(
+        "excess",
+        f"excess loss, packed / padded in random order, lengths of {lengths}",
+        f"curate:packed_losses/{lengths}",
+        (f"curate:padded_losses/{lengths}",),
+        ">= 3.00",
+        ("7m",),
+        batch=f"{LENGTH_ROWS} texts",
+    )
+    for lengths in LENGTHS
+)
+LINES = (*FEATURES, *EXCESS)
+PEAK = Line(
+    "memory", "peak memory of CountSketch / vmap(grad)", "curate:countsketch", ("curate:vmap_gradients",), "<= 0.60"
+)
+THEIR_STAGE = ("bergson, 1 process", "bergson, 2 processes")
+STAGE = "featurize stage from the start of the process"
+STAGES = (
+    Line("stage", f"{STAGE}, same dimensions / bergson build", stages.SAME_DIMENSIONS, THEIR_STAGE, ">= 1.30"),
+    Line("stage", f"{STAGE}, no worse accuracy / bergson build", stages.CHEAPEST, THEIR_STAGE, ">= 1.60"),
+    Line("stage", f"{STAGE}, two processes / two threads", stages.SAME_DIMENSIONS, (stages.ONE_PROCESS,), ">= 1.00"),
+)
+ACCURACY = ("cosine error, per-module p16 of bergson / CountSketch k 4096", ">= 2.50")
+OVERHEAD = ("share of the featurize stage outside the model", "<= 0.05")
+
+
+def met(ratio: float, reach: str) -> bool:
+    """Whether a ratio is where it must be."""
+    sign, bound = reach.split()
+    return ratio <= float(bound) if sign == "<=" else ratio >= float(bound)
