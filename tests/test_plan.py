@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from curate import config, pipeline
+from curate import plan as planning
 from curate.errors import ConfigError, DataError, ModelError
+from curate.features import encoding
 from curate.plan import Plan, plan
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World
@@ -25,9 +28,16 @@ def planned(world, tmp_path):
     """A function that plans the tiny pipeline with changed sections."""
 
     def planned(**changes: object) -> Plan:
-        return plan(config.validate(world.settings(**changes)), tmp_path / "run")
+        return plan(settings(world, **changes), tmp_path / "run")
 
     return planned
+
+
+def settings(world: World, **changes: object) -> config.Pipeline:
+    """The tiny pipeline; a key that is None is left out of the features."""
+    content = world.settings(**changes)
+    content["features"] = {key: value for key, value in content["features"].items() if value is not None}
+    return config.validate(content)
 
 
 def by_name(estimate: Plan) -> dict[str, object]:
@@ -73,6 +83,57 @@ def test_a_larger_feature_costs_more_disk_time_and_memory(planned):
     for name, more in (("featurize", "disk"), ("fit", "seconds"), ("fit", "memory")):
         assert getattr(by_name(large)[name], more) > 10 * getattr(by_name(small)[name], more) or more == "memory"
         assert getattr(by_name(large)[name], more) > getattr(by_name(small)[name], more)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int8", "bits"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"projection": {"dim": 2048}},
+        {"projection": {"kind": "concat", "rank": 12}},
+        {"name": "embeddings", "projection": None},
+        {"name": "ngrams", "dim": 2048, "projection": None},
+    ],
+    ids=lambda kind: kind.get("name") or kind["projection"].get("kind", "countsketch"),
+)
+def test_disk_of_every_kind_and_number_format_is_that_of_a_row(world, planned, kind, dtype):
+    """Against the bytes of a row that is really encoded."""
+    if (kind.get("name"), dtype) == ("ngrams", "bits"):
+        pytest.skip("counts have no signs")
+    width = 14 * 12**2 if "kind" in (kind["projection"] or {}) else 32 if kind.get("name") == "embeddings" else 2048
+    row = encoding.encode(np.ones((1, width), np.float32), dtype)[1].nbytes
+    found = by_name(planned(features={**kind, "dtype": dtype}))["featurize"].disk  # pyright: ignore[reportAttributeAccessIssue]
+    assert found == 60 * (row + 32)
+
+
+def test_forward_passes_alone_cost_less_than_gradients_and_ngrams_need_no_model(planned, monkeypatch):
+    monkeypatch.setattr(planning, "_gemm_speed", lambda _: 1e9)
+    estimates = {
+        name: planned(features={"name": name, "projection": None}) for name in ("gradients", "embeddings", "ngrams")
+    }
+    seconds = {name: by_name(estimate)["featurize"].seconds for name, estimate in estimates.items()}  # pyright: ignore[reportAttributeAccessIssue]
+    assert seconds["gradients"] == pytest.approx(3 * seconds["embeddings"])
+    assert seconds["ngrams"] > 0
+    assert "proxy" not in by_name(estimates["ngrams"])
+    assert by_name(estimates["ngrams"])["featurize"].tokens == estimates["ngrams"].parameters == 0  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_checkpoints_multiply_time_and_disk(planned, monkeypatch):
+    monkeypatch.setattr(planning, "_gemm_speed", lambda _: 1e9)
+    warmup = {"tokens": 600, "batch_tokens": 200}
+    one, three = (
+        by_name(planned(model={"warmup": {**warmup, "checkpoints": count}}, features={"projection": {"dim": 4096}}))
+        for count in (1, 3)
+    )
+    assert three["featurize"].seconds == pytest.approx(3 * one["featurize"].seconds)  # pyright: ignore[reportAttributeAccessIssue]
+    assert three["proxy"].disk == 3 * one["proxy"].disk  # pyright: ignore[reportAttributeAccessIssue]
+    assert 2.9 < three["featurize"].disk / one["featurize"].disk < 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_half_the_blocks_cost_a_backward_pass_of_half(planned, monkeypatch):
+    monkeypatch.setattr(planning, "_gemm_speed", lambda _: 1e9)
+    whole, half = (by_name(planned(features={"layers": {"depth": depth}})) for depth in (1.0, 0.5))
+    assert half["featurize"].seconds == pytest.approx(4 / 6 * whole["featurize"].seconds)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_method_that_reads_nothing_plans_no_gradient_pass(planned):

@@ -12,12 +12,13 @@ from curate.gradients.persample import features
 from curate.models.base import LayerSettings
 from curate.models.language_model import LanguageModel
 from curate.models.layers import ALL_BLOCKS, captured_layers
-from curate.models.losses import LOGIT_BYTES
 from curate.types import Batch
 
 PROBE_TOKENS = 128
 MOST = {"cpu": 4096, "cuda": 65_536}
 """Larger batches are no faster there."""
+WORKSPACE = 128 * 2**20
+"""A chunk of logits, a slab of exact gradients, and what does not grow with the batch."""
 SHARE = 0.5
 """Of the free memory: the rest is for workspaces, fragments and whoever else is on the device."""
 
@@ -40,7 +41,7 @@ def fitting_tokens(
         layers: which layers are captured.
     """
     per_token = bytes_per_token(language_model, projection=projection, layers=layers)
-    fitting = max(1, int((SHARE * free - 2 * LOGIT_BYTES) / per_token))
+    fitting = max(1, int((SHARE * free - WORKSPACE) / per_token))
     power = 1 << (fitting.bit_length() - 1)
     return max(max_tokens, min(power, MOST.get(language_model.device.type, MOST["cpu"])))
 

@@ -50,7 +50,22 @@ def memory() -> str:
     return "\n".join(lines)
 
 
-PARTS: dict[str, Callable[[], str]] = {"methods": methods, "reference": reference, "shares": shares, "memory": memory}
+def features() -> str:
+    """Gradient features against their limits and against peers, hits and misses."""
+    entries = json.loads((RESULTS / "features.json").read_text())
+    machine, dates = entries[0]["machine"], sorted({entry["date"] for entry in entries})
+    lines = ["| ratio | model, batch | measured (least to most) | wanted | |", "|---|---|---:|---:|---|"]
+    for entry in entries:
+        model, between = entry["model"].split(":")[0], f"{entry['low']:.2f} to {entry['high']:.2f}"
+        found = "reached" if entry["met"] else "**missed**"
+        ratio = f"{entry['ratio']:.2f} ({between})"
+        lines.append(f"| {entry['name']} | {model}, {entry['batch']} | {ratio} | {entry['reach']} | {found} |")
+    return "\n".join([f"{machine}; {dates[-1]}:", "", *lines])
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "methods": methods, "reference": reference, "shares": shares, "memory": memory, "features": features
+}  # fmt: skip
 
 
 def written(text: str) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from curate.features.gradients import collate
+from curate.features.batched import collate
 from curate.models.base import ModelConfig
 from curate.models.language_model import LanguageModel
 from curate.models.loading import load

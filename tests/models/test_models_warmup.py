@@ -13,7 +13,7 @@ from curate.models.base import ModelConfig, WarmupSettings
 from curate.models.language_model import LanguageModel
 from curate.models.loading import load
 from curate.models.losses import sample_losses
-from curate.models.warmup import learning_rate_factor, load_optimizer, optimizer_bytes, warm_up
+from curate.models.warmup import Moments, learning_rate_factor, load_optimizer, optimizer_bytes, warm_up
 from curate.types import Batch
 
 Checkpoint = Callable[..., Path]
@@ -80,6 +80,65 @@ def test_diverging_warm_up_names_its_step(checkpoint: Checkpoint, batch: Batch) 
     language_model = open_model(checkpoint("llama"))
     with pytest.raises(ModelError, match=r"model\.warmup, step \d+: found loss .*learning_rate \(now 1e\+30\)"):
         warm_up(language_model, [batch] * 20, WarmupSettings(tokens=100, learning_rate=1e30, weight_decay=1.0))
+
+
+def kept_by(directory: Path, batch: Batch, **settings: object) -> tuple[list[dict[str, torch.Tensor]], list[float]]:
+    """Parameters and mean learning rate at every checkpoint."""
+    language_model, states, rates = open_model(directory), list[dict[str, torch.Tensor]](), list[float]()
+
+    def keep(_: dict[str, Moments], rate: float) -> None:
+        states.append({name: value.detach().clone() for name, value in language_model.causal.state_dict().items()})
+        rates.append(rate)
+
+    warm_up(language_model, [batch] * 99, WarmupSettings.model_validate(settings), keep=keep)
+    states.append(language_model.causal.state_dict())
+    return states, rates
+
+
+def test_checkpoints_lie_at_equal_spans_and_know_their_mean_learning_rate(checkpoint: Checkpoint, batch: Batch) -> None:
+    """Twelve steps and four checkpoints: the state after step 3 is the end of a training that sees three batches."""
+    directory, tokens = checkpoint("llama"), int(batch.attention.sum())
+    schedule = {"tokens": 12 * tokens, "batch_tokens": tokens, "learning_rate": 0.01}
+    states, rates = kept_by(directory, batch, **schedule, checkpoints=4)
+    steps = [0.01 * learning_rate_factor(step / 12) for step in range(1, 13)]
+    assert rates == pytest.approx([sum(steps[start : start + 3]) / 3 for start in (0, 3, 6, 9)])
+    stopped = open_model(directory)
+    warm_up(stopped, [batch] * 3, WarmupSettings.model_validate(schedule))
+    assert_same(states[0], stopped.causal.state_dict())
+    assert_same(states[3], states[4])
+    assert any(not torch.equal(states[0][name], value) for name, value in states[1].items())
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], value) for name, value in other.items())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_looking_at_checkpoints_changes_nothing(checkpoint: Checkpoint, batch: Batch, dtype: str) -> None:
+    """A bfloat16 model is trained in float32: a checkpoint is rounded, the training goes on from the unrounded."""
+    directory, tokens = checkpoint("llama"), int(batch.attention.sum())
+    ends, seen = [], set[torch.dtype]()
+    for checkpoints in (1, 3):
+        language_model = open_model(directory, dtype=dtype)
+        settings = WarmupSettings(tokens=6 * tokens, batch_tokens=tokens, checkpoints=checkpoints)
+        moments = warm_up(
+            language_model,
+            [batch] * 9,
+            settings,
+            keep=lambda *_, model=language_model: seen.add(model.causal.dtype),
+        )
+        ends.append((language_model.causal.state_dict(), optimizer_bytes(moments)))
+    assert_same(ends[0][0], ends[1][0])
+    assert ends[0][1] == ends[1][1]
+    assert seen == {getattr(torch, dtype)}
+
+
+def test_two_checkpoints_in_one_step_are_refused(checkpoint: Checkpoint, batch: Batch) -> None:
+    tokens = int(batch.attention.sum())
+    settings = WarmupSettings(tokens=2 * tokens, batch_tokens=1, checkpoints=5)
+    with pytest.raises(ModelError, match=r"step 1: found the end of checkpoints 1 to 2 in one step.*checkpoints"):
+        warm_up(open_model(checkpoint("llama")), [batch] * 9, settings)
 
 
 def test_learning_rate_rises_then_falls_to_a_tenth() -> None:
