@@ -17,7 +17,7 @@ from curate.models.packing import to_device
 from curate.types import Batch
 
 LOGIT_BYTES = 8 * 2**20
-"""Logits that exist at a time: about what stays in cache. A share of a step was spent waiting for memory with eight times that."""
+"""Logits that exist at a time: about what stays in cache. With eight times that, much of a step is waiting for memory."""
 LEAST_ROWS = 128
 """Tokens of a chunk all the same: with fewer the product with a large vocabulary is slow."""
 
