@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from curate import early
 from curate.errors import ConfigError, CurateError
 from curate.reports.figures import amount, size
 from curate.reports.progress import duration
@@ -52,11 +53,13 @@ def run(
     allow_environment_change: Environment = False,
 ) -> None:
     """Run the whole flow; run again to resume."""
+    where = run_dir or Path("runs") / file.stem
+    early.start_for(file, overrides or [], where)
+
     from curate import config, pipeline
     from curate.reports.progress import observer
     from curate.reuse import Reuse
 
-    where = run_dir or Path("runs") / file.stem
     pipeline.run(
         config.load(file, overrides),
         where,

@@ -11,6 +11,7 @@ from typing import Any
 
 from curate import inputs, outcome, tasks
 from curate.config import Pipeline
+from curate.early import WORK
 from curate.errors import ResourceError
 from curate.executors.base import Executor
 from curate.executors.local import LocalExecutor
@@ -21,7 +22,7 @@ from curate.reports.progress import Observer, Silent
 from curate.reuse import Links, Reuse, lost_proxy
 from curate.storage import atomic, lock
 from curate.storage.paths import RunPaths
-from curate.tasks import UNKNOWN, WORK, Extent
+from curate.tasks import UNKNOWN, Extent
 
 
 def run(

@@ -10,8 +10,6 @@ from curate.manifest.commits import Commit
 from curate.storage.paths import RunPaths
 
 PER_SHARD = ("prepare", "featurize", "weigh", "render")
-WORK = "curate.stages"
-"""The module that tasks run in. A worker imports it; the process that only hands tasks out need not load a model library."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ UNKNOWN = Extent()
 
 def perform(run_dir: str, stage: str, index: int) -> Commit:
     """Run one task of a stage and commit it; a task that is already committed is not run again."""
-    from curate import stages  # imported late: see WORK
+    from curate import stages  # imported late: see early.WORK
 
     return stages.perform(run_dir, stage, index)
 

@@ -19,6 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from curate.models.blockwise import blockwise_attention, pays
 from curate.types import Batch
 
 PACKED = "curate_packed"
@@ -111,6 +112,8 @@ def _attend(parts: list[Tensor], options: dict[str, Any]) -> Tensor:
     """Attention of samples of one length, [n, h, t, d], from their queries, keys and values."""
     query, key, value = parts
     window, length = options.get("sliding_window"), query.shape[2]
+    if (window is None or window >= length) and pays(query, key):
+        return blockwise_attention(query, key, value, options.get("scaling"))
     mask = None
     if window is not None and window < length:
         mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril().triu(1 - window)

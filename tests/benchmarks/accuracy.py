@@ -42,13 +42,13 @@ def ratios() -> tuple[list[float], dict[str, Any]]:
     return [their / our for their, our in zip(theirs, ours, strict=True)], {"errors": facts, "rounds": len(SEEDS)}
 
 
-def errors(section: Mapping[str, Any]) -> list[float]:
-    """Error of our features with a `features` section, for every seed."""
+def errors(section: Mapping[str, Any], *, dtype: str = "float32") -> list[float]:
+    """Error of our features with a `features` section, for every seed, from a model in a number format."""
     found = []
     for seed in SEEDS:
         projection = {**section.get("projection", {}), "seed": seed}
         settings = GradientsConfig.model_validate({**section, "projection": projection})
-        found.append(error(own(settings).half()))
+        found.append(error(own(settings, dtype).half()))
     return found
 
 
@@ -83,11 +83,11 @@ def exact() -> Tensor:
     return cosines(torch.stack(gradients))
 
 
-def own(settings: GradientsConfig) -> Tensor:
+def own(settings: GradientsConfig, dtype: str) -> Tensor:
     """Our features of the judged rows, [n, k]."""
     ids = material.judged(material.prepare(SIZE))
     batch = Batch(tuple(range(len(ids))), ids, torch.ones_like(ids), ids)
-    return features(_language_model(), batch, projection=settings.projection, layers=settings.layers)[0]
+    return features(_language_model(dtype), batch, projection=settings.projection, layers=settings.layers)[0]
 
 
 @cache
@@ -102,6 +102,6 @@ def bergson(seed: int) -> Tensor:
 
 
 @cache
-def _language_model() -> LanguageModel:
+def _language_model(dtype: str) -> LanguageModel:
     path = material.warm_model(SIZE)
-    return load(path, config=ModelConfig(name=str(path), dtype="float32"), seed=0)
+    return load(path, config=ModelConfig.model_validate({"name": str(path), "dtype": dtype}), seed=0)

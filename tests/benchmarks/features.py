@@ -51,7 +51,7 @@ def whole_stages(rounds: int, texts: int) -> Iterator[Entry]:
         ended = {name: round(median(until_end[name]), 2) for name in line.contestants}
         entry = {**verdict(line, until_features), "whole run": ended, "rounds": rounds}
         if line.ours == stages.CHEAPEST:
-            errors = {"curate": accuracy.errors(stages.EQUAL), "bergson": accuracy.bergson_errors()}
+            errors = {"curate": accuracy.errors(stages.EQUAL, dtype=stages.HALF), "bergson": accuracy.bergson_errors()}
             entry["errors"] = {name: round(median(each), 5) for name, each in errors.items()}
             entry["met"] &= entry["errors"]["curate"] <= entry["errors"]["bergson"]
         yield {**entry, **setting(SIZE, f"{texts} texts")}

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ BERGSON = str(material.ROOT / ".bench/bergson/bin/bergson")
 SAME = {"projection": {"kind": "concat", "rank": 16}, "batch_tokens": 2048}
 """What bergson stores: a 16 x 16 block for every linear layer."""
 EQUAL = {"projection": {"kind": "factorised", "dim": 1024}, "batch_tokens": 2048}
-"""The fastest settings whose cosines are no worse than those; checked with every result."""
+"""The fastest settings whose cosines are no worse than those, in bfloat16; checked with every result."""
+SINGLE, HALF = "float32", "bfloat16"
+"""Number formats of the model. Which one is faster depends on the CPU: with AMX, bfloat16."""
+PRECISIONS = {SINGLE: "fp32", HALF: "bf16"}
 TWO_PROCESSES, TWO_THREADS = {"workers": 2, "threads": 1}, {"workers": 0, "threads": 2}
 
 
@@ -40,27 +44,26 @@ class Took:
     whole: float
 
 
-def ours(section: Mapping[str, Any], cluster: Mapping[str, Any], texts: int) -> Took:
+def ours(section: Mapping[str, Any], cluster: Mapping[str, Any], texts: int, *, dtype: str = SINGLE) -> Took:
     """`curate run` in a process of its own, with two target texts."""
     folder = _fresh("curate")
     began = time.time()
-    _run(
-        [str(BIN / "curate"), "run", str(_pipeline(folder, section, cluster, texts)), "--run-dir", str(folder / "run")]
-    )
+    pipeline = _pipeline(folder, section, cluster, texts, dtype=dtype)
+    _run([str(BIN / "curate"), "run", str(pipeline), "--run-dir", str(folder / "run")])
     ended = time.time()
     log = (event for event, _ in events.read(folder / "run" / "logs" / "events.jsonl"))
     written = next(each for each in log if each["event"] == "stage" and each["stage"] == "featurize")
     return Took(datetime.fromisoformat(written["time"]).timestamp() - began, ended - began)
 
 
-def bergson(processes: int, texts: int) -> Took:
+def bergson(processes: int, texts: int, *, dtype: str = SINGLE) -> Took:
     """`bergson build` with the same dimensions and token budget, in one process of two threads or two of one."""
     folder = _fresh("bergson")
     command = [
         BERGSON, "build", str(folder / "run"),
         "--model", str(material.warm_model(SIZE)), "--dataset", str(_texts(folder, texts)), "--truncation",
         "--projection_dim", "16", "--token_batch_size", "2048", "--loss_reduction", "mean",
-        "--nproc_per_node", str(processes),
+        "--nproc_per_node", str(processes), "--precision", PRECISIONS[dtype],
     ]  # fmt: skip
     began = time.time()
     _run(command, HF_DATASETS_CACHE=str(folder / "cache"), OMP_NUM_THREADS=str(2 // processes))
@@ -69,13 +72,16 @@ def bergson(processes: int, texts: int) -> Took:
 
 
 SAME_DIMENSIONS, ONE_PROCESS = "curate, 2 processes", "curate, 1 process"
-CHEAPEST = "curate, factorised k 1024, 2 processes"
+SAME_IN_HALF, CHEAPEST = "curate, bfloat16, 2 processes", "curate, bfloat16, factorised k 1024, 2 processes"
+THEIRS = ("bergson, 1 process", "bergson, 2 processes")
+THEIRS_IN_HALF = ("bergson, bfloat16, 1 process", "bergson, bfloat16, 2 processes")
 CONTESTANTS: dict[str, Callable[[int], Took]] = {
-    SAME_DIMENSIONS: lambda texts: ours(SAME, TWO_PROCESSES, texts),
-    ONE_PROCESS: lambda texts: ours(SAME, TWO_THREADS, texts),
-    CHEAPEST: lambda texts: ours(EQUAL, TWO_PROCESSES, texts),
-    "bergson, 1 process": lambda texts: bergson(1, texts),
-    "bergson, 2 processes": lambda texts: bergson(2, texts),
+    SAME_DIMENSIONS: partial(ours, SAME, TWO_PROCESSES),
+    ONE_PROCESS: partial(ours, SAME, TWO_THREADS),
+    SAME_IN_HALF: partial(ours, SAME, TWO_PROCESSES, dtype=HALF),
+    CHEAPEST: partial(ours, EQUAL, TWO_PROCESSES, dtype=HALF),
+    **{name: partial(bergson, processes) for processes, name in enumerate(THEIRS, start=1)},
+    **{name: partial(bergson, processes, dtype=HALF) for processes, name in enumerate(THEIRS_IN_HALF, start=1)},
 }
 """What runs whole stages, by name: number of texts → time."""
 
@@ -113,13 +119,15 @@ def measure_overhead(pipeline: Path, run_dir: Path) -> None:
     print(took, sum(seconds for at, seconds in spent if ends["featurize"] - took < at <= ends["featurize"] + 0.001))
 
 
-def _pipeline(folder: Path, section: Mapping[str, Any], cluster: Mapping[str, Any], texts: int) -> Path:
+def _pipeline(
+    folder: Path, section: Mapping[str, Any], cluster: Mapping[str, Any], texts: int, *, dtype: str = SINGLE
+) -> Path:
     """A pipeline file. JSON is YAML."""
     target = material.prepare(SIZE) / "target.jsonl"
     pipeline = {
         "pool": {"path": str(_texts(folder, texts)), "shard_rows": max(1, texts // 6)},
         "target": {"path": str(target)},
-        "model": {"name": str(material.warm_model(SIZE)), "max_tokens": material.LONGEST},
+        "model": {"name": str(material.warm_model(SIZE)), "max_tokens": material.LONGEST, "dtype": dtype},
         "features": section,
         "method": {"name": "influence"},
         "cluster": {**cluster, "dashboard": False},
