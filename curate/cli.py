@@ -90,6 +90,79 @@ def plan(file: File, run_dir: Into = None, overrides: Set = None) -> None:
         f"{estimate.workers} worker{'s' if estimate.workers > 1 else ''} of {estimate.speed / 1e9:.0f} GFLOP/s\n"
         f"about {duration(estimate.seconds)}, {size(estimate.disk)} of {size(estimate.disk_free)} free disk"
     )
+    if estimate.pays_from is not None:
+        out.print(
+            f"such features pay for models of about {amount(estimate.pays_from)} parameters and more; to train a smaller one, "
+            "dsir, bm25 or embedding is the better buy (arXiv 2410.16208)"
+        )
+
+
+@app.command(name="evaluate")
+def evaluate_run(
+    source: RunDir,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Controls to compare with: uniform, random, mixing, clean; all by default."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Held-out rows, with the columns of the target.")
+    ] = None,
+    overrides: Set = None,
+) -> None:
+    """Did it help? Train on what RUN made and on its controls, and compare the losses on held-out rows.
+
+    Settings are the `evaluation` section of RUN's pipeline; --set evaluation.tokens=1_000_000 replaces one. What was
+    trained before is not trained again.
+    """
+    from curate import evaluate
+    from curate.reports.progress import observer
+
+    asked = against.split(",") if against is not None else None
+    pipeline = evaluate.with_evaluation(source, data=data, against=asked, overrides=overrides or [])
+    with observer(sys.stderr) as progress:
+        view = evaluate.evaluate(source, pipeline, observer=progress)
+    _show_evaluation(evaluate.write_view(view, source / "evaluation"), view)
+
+
+@app.command(name="lds")
+def datamodelling_score(
+    sources: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished runs over one pool.")],
+    subsets: Annotated[int, typer.Option(min=3, help="Random subsets of the pool to train on.")] = 32,
+    share: Annotated[float, typer.Option(min=0.01, max=0.99, help="Share of the pool in each.")] = 0.5,
+    data: Annotated[str | None, typer.Option(metavar="FILE", help="Held-out rows, with the target's columns.")] = None,
+    overrides: Set = None,
+) -> None:
+    """Do the weights foretell which part of the pool trains well? Linear datamodelling score, by retraining.
+
+    Settings are the `evaluation` section of the first run's pipeline. Small pools only: it trains SUBSETS x seeds models.
+    """
+    from curate import evaluate, lds
+    from curate.reports.progress import observer
+
+    pipeline = evaluate.with_evaluation(sources[0], data=data, overrides=overrides or [])
+    with observer(sys.stderr) as progress:
+        found = lds.lds(sources, pipeline, subsets=subsets, share=share, observer=progress)
+    table = _table("run", "method", "LDS of weights", "LDS of log weights")
+    for score in sorted(found, key=lambda score: -score.weight.mean):
+        table.add_row(escape(str(score.run)), score.method, _around(score.weight), _around(score.log_weight))
+    out.print(table)
+
+
+@app.command(name="arena")
+def run_arena(
+    file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="Arena file: problems and methods.")],
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="Directory of the arena; runs/<name of the file> by default.")
+    ] = None,
+) -> None:
+    """Rank many methods on the same pools by the models they lead to; run again to resume, or with another method in FILE."""
+    from curate import arena, evaluate
+    from curate.reports.progress import observer
+
+    where = run_dir or Path("runs") / file.stem
+    with observer(sys.stderr) as progress:
+        view = arena.arena(file, where, observer=progress)
+    _show_evaluation(evaluate.write_view(view, where), view)
 
 
 @app.command()
@@ -219,6 +292,18 @@ def doctor(directory: Annotated[Path, typer.Argument(help="Where runs will be wr
     out.print(table)
     if not all(finding.good for finding in findings):
         raise typer.Exit(6)
+
+
+def _around(found: Any) -> str:
+    return f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})" if found is not None else "-"
+
+
+def _show_evaluation(report: Path, view: Any) -> None:
+    from curate.reports.evaluation import terminal_tables
+
+    for table in terminal_tables(view):
+        out.print(table)
+    out.print(f"report   {report}", markup=False)
 
 
 def _table(*columns: str) -> Table:

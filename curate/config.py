@@ -7,18 +7,20 @@ import re
 from functools import cache, reduce
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from curate.errors import ConfigError
+from curate.evaluation.settings import JudgeSettings
 from curate.executors.base import ClusterConfig
 from curate.features.settings import KINDS, EmbeddingsConfig, FeaturesSection, GradientsConfig
 from curate.models.base import ModelConfig
 from curate.registry import METHODS
 from curate.sinks.base import OutputConfig
 from curate.sources.base import PoolConfig, TargetConfig
+from curate.sources.config import SourceConfig
 from curate.types import Section
 
 MAX_BYTES = 1 << 20
@@ -35,6 +37,19 @@ class ReportConfig(Section):
     """Columns of the pool to group weights by, such as a domain; no method ever sees them."""
     show_text: bool = False
     """Show excerpts of samples; off by default, since a report is often passed on."""
+
+
+class HeldOutConfig(SourceConfig):
+    """Rows of the kind that the target shows and that nobody trains on."""
+
+    section: ClassVar[str] = "evaluation.data"
+
+
+class EvaluationConfig(JudgeSettings):
+    """How `curate evaluate` and `curate arena` judge what a run made."""
+
+    data: HeldOutConfig
+    """The rows that the trained models have to predict; none of them may be in the target."""
 
 
 class Pipeline(Section):
@@ -58,6 +73,8 @@ class Pipeline(Section):
     """Where tasks run."""
     report: ReportConfig = Field(default_factory=ReportConfig)
     """What report.html shows."""
+    evaluation: EvaluationConfig | None = None
+    """How the result is judged, by `curate evaluate` and `curate arena`; a run does not look at it."""
 
     @property
     def targets(self) -> list[TargetConfig]:
@@ -66,7 +83,7 @@ class Pipeline(Section):
 
     @property
     def reads_features(self) -> bool:
-        """Whether the method needs features, and with them a target."""
+        """Whether the method needs features."""
         return METHODS[self.method.name].reads == "features"
 
     @property
@@ -90,12 +107,13 @@ class Pipeline(Section):
         return self
 
     def _check_features(self) -> None:
-        method, kind, usable = self.method.name, self.features.name, METHODS[self.method.name].method().reads
-        if kind not in usable:
-            raise ValueError(f"method {method} cannot use features.name: {kind}; it reads one of {', '.join(usable)}")
+        method, kind, made = self.method.name, self.features.name, METHODS[self.method.name].method()
+        if kind not in made.reads:
+            usable = ", ".join(made.reads)
+            raise ValueError(f"method {method} cannot use features.name: {kind}; it reads one of {usable}")
         if self.features.needs_model and self.model is None:
             raise ValueError(f"method {method} reads {kind}: a `model` section is needed")
-        if not self.targets:
+        if made.needs_target and not self.targets:
             raise ValueError(f"method {method} reads {kind}: a `target` section is needed")
         own = self.features if isinstance(self.features, EmbeddingsConfig) else None
         if own is not None and own.model is not None and own.batch_tokens == "auto":

@@ -53,7 +53,7 @@ def _embeds_workers(file: Path, overrides: Sequence[str]) -> bool:
         cluster = dict(read.get("cluster") or {})
     except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError):
         return False
-    given = dict(text.partition("=")[::2] for text in overrides)
+    given = {key: value for key, _, value in (text.partition("=") for text in overrides)}
     workers = given.get("cluster.workers", cluster.get("workers"))
     return str(workers) != "0" and not (cluster.get("scheduler") or "cluster.scheduler" in given)
 

@@ -61,10 +61,10 @@ class Rows:
         return texts.texts(self.table, self.section)
 
 
-def features_of_shard(job: Job, index: int) -> ShardFeatures:
-    """Features of one shard of the pool."""
+def features_of_shard(job: Job, index: int, *, rows: int | None = None) -> ShardFeatures:
+    """Features of one shard of the pool, or of its first rows."""
     adam = isinstance(job.pipeline.features, GradientsConfig) and job.pipeline.features.optimizer == "adam"
-    found = _rows(job, job.read(index), job.pipeline.pool, partial(job.place, index))
+    found = _rows(job, job.read(index).slice(0, rows), job.pipeline.pool, partial(job.place, index))
     return _featurizer(job, preconditioned=adam)(found)
 
 
@@ -110,9 +110,15 @@ def warmup_batches(job: Job, language_model: LanguageModel) -> Iterator[Batch]:
         order = generator.permutation(len(sample))
         for start in range(0, len(order), WARMUP_BLOCK):
             block = [sample[row] for row in order[start : start + WARMUP_BLOCK]]
-            lengths = [len(row.ids) for row in block]
-            plan = layout.batches(lengths, settings.batch_tokens, padded=not language_model.packs)
-            yield from (_batch(plan[place], block) for place in generator.permutation(len(plan)))
+            yield from mixed(block, settings.batch_tokens, packs=language_model.packs, generator=generator)
+
+
+def mixed(
+    block: Sequence[Tokens], token_budget: int, *, packs: bool, generator: np.random.Generator
+) -> Iterator[Batch]:
+    """A block of rows in batches of like lengths, these in random order; a batch's rows are places in the block."""
+    plan = layout.batches([len(row.ids) for row in block], token_budget, padded=not packs)
+    yield from (_batch(plan[place], block) for place in generator.permutation(len(plan)))
 
 
 def tokenized(

@@ -73,8 +73,8 @@ def survey(pipeline: Pipeline) -> RunRecord:
         config=config.to_dict(pipeline),
         pool={},
         targets=[],
-        model=_model(pipeline.model) if pipeline.model is not None and pipeline.reads_model else None,
-        encoder=_model(ModelConfig(name=pipeline.encoder)) if pipeline.encoder else None,
+        model=model_record(pipeline.model) if pipeline.model is not None and pipeline.reads_model else None,
+        encoder=model_record(ModelConfig(name=pipeline.encoder)) if pipeline.encoder else None,
         stages={},
         shards=0,
     )
@@ -95,7 +95,8 @@ def environment(pipeline: Pipeline) -> dict[str, str]:
     }
 
 
-def _model(settings: ModelConfig) -> dict[str, Any]:
+def model_record(settings: ModelConfig) -> dict[str, Any]:
+    """A model as run.json names it: where it lies, and what its files hold."""
     found = resolve.resolve(settings)
     return {
         "name": settings.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,9 @@ from curate.storage import atomic, lock
 from curate.storage.paths import RunPaths
 from curate.tasks import UNKNOWN, Extent
 
+Workers = Callable[[], Executor]
+"""Gives an executor, started when it is first asked for."""
+
 
 def run(
     pipeline: Pipeline,
@@ -32,6 +35,7 @@ def run(
     observer: Observer | None = None,
     allow_environment_change: bool = False,
     reuse: Reuse | None = None,
+    workers: Workers | None = None,
 ) -> Path:
     """Run the whole flow, or continue it where it stopped.
 
@@ -41,6 +45,7 @@ def run(
         observer: hears about stages and rows.
         allow_environment_change: resume under other library versions; byte identity is then given up and the manifest says so.
         reuse: an earlier run whose parts of equal content are linked instead of computed.
+        workers: gives an executor that is there already and goes on living; by default one is started when it is needed.
 
     Returns:
         The run directory.
@@ -51,7 +56,7 @@ def run(
     paths = RunPaths(run_dir)
     if reuse is not None:
         reuse.refuse(run_dir)
-    with lock.exclusive(paths.lock), Flow(paths, observer or Silent()) as flow:
+    with lock.exclusive(paths.lock), Flow(paths, observer or Silent(), workers) as flow:
         flow.open(pipeline, allow_environment_change, reuse)
         flow.map("prepare")
         if pipeline.reads_model:
@@ -71,8 +76,8 @@ def run(
 class Flow:
     """Maps stages over shards and keeps to what is already committed, here or in an earlier run."""
 
-    def __init__(self, paths: RunPaths, observer: Observer) -> None:
-        self._paths, self._observer = paths, observer
+    def __init__(self, paths: RunPaths, observer: Observer, workers: Workers | None = None) -> None:
+        self._paths, self._observer, self._given = paths, observer, workers
         self._executor: Executor | None = None
         self._links: Links | None = None
         self._events = Events(paths.events)
@@ -153,6 +158,8 @@ class Flow:
             self._observer.note(line)
 
     def _workers(self) -> Executor:
+        if self._given is not None:
+            return self._given()
         if self._executor is None:
             self._executor = executor(self._pipeline)
             self._observer.note(f"running on {self._executor.describe()}")

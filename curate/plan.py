@@ -35,6 +35,11 @@ NGRAM_BYTES = 2e6
 """Bytes of text a second whose words and pairs of words one core hashes."""
 
 
+PAYS_FROM = {"gradients": 10, "losses": 5}
+"""Times the proxy's size from which on selection by such features gives more than the same compute spent on training with
+cheap selection (n-grams, embeddings). Reference: Yin and Rush, "Compute-Constrained Data Selection", 2025, arXiv 2410.16208."""
+
+
 @dataclass(frozen=True)
 class StagePlan:
     """The estimate for one stage."""
@@ -63,6 +68,8 @@ class Plan:
     """Measured float operations a second of one worker."""
     workers: int
     disk_free: int
+    pays_from: int | None = None
+    """Parameters of a model to train from which on these features pay; None where they are cheap anyway."""
 
     @property
     def seconds(self) -> float:
@@ -88,7 +95,9 @@ def plan(pipeline: Pipeline, run_dir: Path) -> Plan:
     estimate = _Estimate(pipeline, pool.rows, record.shards, per_row, model, speed, workers, bytes_in)
     stages = [estimate.stage(name, sum(target.rows for target in targets)) for name in record.stages]
     free = shutil.disk_usage(next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())).free
-    return Plan(stages, pool.rows, record.shards, model.parameters, speed, workers, free)
+    ratio = PAYS_FROM.get(pipeline.features.name) if pipeline.reads_features else None
+    pays_from = ratio * model.parameters if ratio else None
+    return Plan(stages, pool.rows, record.shards, model.parameters, speed, workers, free, pays_from)
 
 
 @dataclass(frozen=True)

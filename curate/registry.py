@@ -13,10 +13,15 @@ class Entry:
 
     name: str
     module: str
-    reads: str
-    """What it needs of every sample: `nothing` or `features`; which kinds, its class says."""
+    features: str
+    """Kind of feature that is its own among those it can use, which its class lists; empty if it needs none."""
     paper: str
     summary: str
+
+    @property
+    def reads(self) -> str:
+        """What it needs of every sample: `nothing` or `features`."""
+        return "features" if self.features else "nothing"
 
     def method(self) -> Any:
         """The method's class; its config class is its `Config`."""
@@ -26,24 +31,43 @@ class Entry:
 METHODS = {
     entry.name: entry
     for entry in (
+        Entry("uniform", "curate.weights.uniform", "", "-", "every sample counts 1: the control of every comparison"),
+        Entry("random", "curate.weights.random", "", "-", "random weights: the control of every selection"),
         Entry(
-            "uniform",
-            "curate.weights.uniform",
-            "nothing",
-            "-",
-            "every sample counts 1: the control of every comparison",
+            "less", "curate.weights.less", "gradients", "arXiv 2402.04333", "cosine of the feature with the target's"
         ),
-        Entry("random", "curate.weights.random", "nothing", "-", "random weights: the control of every selection"),
-        Entry("less", "curate.weights.less", "features", "arXiv 2402.04333", "cosine of the feature with the target's"),
         Entry(
             "influence",
             "curate.weights.influence",
-            "features",
+            "gradients",
             "arXiv 1703.04730",
             "influence on the target's loss, with curvature",
         ),
         Entry(
-            "bds", "curate.weights.bds", "features", "arXiv 2511.21056", "bilevel weights, solved on stored features"
+            "bds", "curate.weights.bds", "gradients", "arXiv 2511.21056", "bilevel weights, solved on stored features"
         ),
+        Entry(
+            "dsir",
+            "curate.weights.dsir",
+            "ngrams",
+            "arXiv 2302.03169",
+            "words more usual in the target than in the pool",
+        ),
+        Entry("bm25", "curate.weights.bm25", "ngrams", "Robertson 2009", "found by a search for the target's texts"),
+        Entry(
+            "embedding",
+            "curate.weights.embedding",
+            "embeddings",
+            "arXiv 1908.10084",
+            "cosine of the embedding with the target's",
+        ),
+        Entry(
+            "perplexity",
+            "curate.weights.perplexity",
+            "losses",
+            "arXiv 2309.04564",
+            "rank of the loss: near the median, low or high",
+        ),
+        Entry("length", "curate.weights.length", "losses", "arXiv 2402.04833", "rank of the number of tokens"),
     )
 }

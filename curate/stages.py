@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from curate import featurizing, keys, proxies
+from curate import featurizing, keys, proxies, stability
 from curate.errors import DataError, IntegrityError
 from curate.features import store
 from curate.features.base import NONFINITE
@@ -156,7 +156,10 @@ def fit(job: Job, _: int) -> Outcome:
     """Learn the method's state from the features of the whole pool, one shard in memory at a time."""
     problem = StoredProblem(job)
     state = job.method().fit(problem)
-    return Outcome({job.paths.state: state}, facts={"notes": problem.notes[-20:]})
+    stable = stability.measure(job, problem)
+    if stable is not None:
+        problem.note(stability.describe(stable))
+    return Outcome({job.paths.state: state}, facts={"notes": problem.notes[-20:], "stability": stable})
 
 
 def weigh(job: Job, index: int) -> Outcome:

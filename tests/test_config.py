@@ -19,6 +19,8 @@ from curate.registry import METHODS
 
 SMALLEST = "pool: {path: pool.parquet}\nmethod: {name: random}\n"
 PIPELINES = sorted((Path(__file__).parents[1] / "pipelines").glob("*.yaml"))
+VECTOR_READERS = [name for name, entry in METHODS.items() if entry.features == "gradients"]
+"""Methods that compare any kind of vectors with the target's."""
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def test_an_unknown_key_of_every_method_is_refused(refused, method):
 
 
 def test_an_unknown_key_that_resembles_none_is_answered_with_the_known_ones(refused):
-    assert "Known keys: cluster, features, method, model, output, pool, report, seed, target." in str(
+    assert "Known keys: cluster, evaluation, features, method, model, output, pool, report, seed, target." in str(
         refused(SMALLEST + "zebra: 1\n")
     )
 
@@ -228,7 +230,7 @@ def test_a_method_without_a_name_is_refused(refused):
     assert "one of uniform, random" in error.expected
 
 
-@pytest.mark.parametrize("name", [name for name, entry in METHODS.items() if entry.reads == "features"])
+@pytest.mark.parametrize("name", VECTOR_READERS)
 def test_a_method_that_reads_gradients_needs_a_model_and_a_target(refused, name):
     method = f"pool: {{path: x}}\nmethod: {{name: {name}}}\n"
     assert "a `model` section is needed" in refused(method + "target: {path: t}\n").expected
@@ -236,7 +238,7 @@ def test_a_method_that_reads_gradients_needs_a_model_and_a_target(refused, name)
     assert "a `target` section is needed" in refused(method + "model: {name: m}\ntarget: []\n").expected
 
 
-@pytest.mark.parametrize("name", [name for name, entry in METHODS.items() if entry.reads == "features"])
+@pytest.mark.parametrize("name", VECTOR_READERS)
 def test_a_method_over_ngrams_needs_a_target_and_no_model(loaded, refused, name):
     text = f"pool: {{path: x}}\nmethod: {{name: {name}}}\nfeatures: {{name: ngrams}}\n"
     assert "a `target` section is needed" in refused(text).expected
@@ -252,10 +254,23 @@ def test_a_token_budget_reads_the_proxys_tokenizer_whatever_the_features(loaded,
     assert loaded(text + "model: {name: m}\n").reads_model
 
 
-@pytest.mark.parametrize("name", [name for name, entry in METHODS.items() if entry.reads == "features"])
+@pytest.mark.parametrize("name", VECTOR_READERS)
 def test_a_method_refuses_a_kind_of_feature_that_it_cannot_use(refused, name):
     text = f"pool: {{path: x}}\ntarget: {{path: t}}\nmodel: {{name: m}}\nmethod: {{name: {name}}}\nfeatures: {{name: losses}}\n"
     assert f"method {name} cannot use features.name: losses; it reads one of gradients" in refused(text).expected
+
+
+@pytest.mark.parametrize("name", [name for name, entry in METHODS.items() if entry.features not in ("", "gradients")])
+def test_a_method_with_features_of_its_own_reads_these_only(loaded, refused, name):
+    kind, needs_target = METHODS[name].features, METHODS[name].method().needs_target
+    text = f"pool: {{path: x}}\nmodel: {{name: m}}\nmethod: {{name: {name}}}\n"
+    assert f"cannot use features.name: gradients; it reads one of {kind}" in refused(text).expected
+    text += f"features: {{name: {kind}}}\n"
+    assert loaded(text + "target: {path: t}\n").reads_features
+    if needs_target:
+        assert "a `target` section is needed" in refused(text).expected
+    else:
+        assert loaded(text).targets == []
 
 
 def test_an_unknown_kind_of_feature_is_answered_with_the_one_meant(refused):

@@ -248,6 +248,8 @@ def test_a_registry_entry_agrees_with_its_class(entry):
     assert issubclass(method.Config, Section)
     assert ("features" if made.reads else "nothing") == entry.reads
     assert set(made.reads) <= set(KINDS)
+    assert entry.features in (made.reads or ("",))
+    assert made.needs_target <= bool(made.reads)
     assert inspect.signature(method.fit).parameters.keys() == {"self", "problem"}
     assert inspect.signature(method.weigh).parameters.keys() == {"self", "state", "features"}
 

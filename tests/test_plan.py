@@ -73,6 +73,19 @@ def test_disk_of_the_features_is_within_a_factor_of_two(world, planned, tmp_path
     assert 0.5 < by_name(estimate)["featurize"].disk / written < 2  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.parametrize(
+    ("method", "features", "times"),
+    [
+        ("less", {}, 10),
+        ("perplexity", {"name": "losses", "projection": None}, 5),
+        ("dsir", {"name": "ngrams", "projection": None}, 0),
+    ],
+)
+def test_a_plan_says_for_which_models_its_features_pay(planned, method, features, times):
+    estimate = planned(method={"name": method}, features=features)
+    assert estimate.pays_from == (times * estimate.parameters or None)
+
+
 def test_parameters_are_counted_without_loading_weights(world, planned):
     model = tiny_world.AutoModelForCausalLM.from_pretrained(world.model)
     assert planned().parameters == pytest.approx(model.num_parameters(), rel=0.05)

@@ -71,7 +71,7 @@ class _Blockwise(torch.autograd.Function):
         for (block, seen), probabilities in zip(_blocks(query.shape[1]), kept, strict=True):
             pulled = upstream[:, block]
             pull = pulled @ value[:, seen].transpose(1, 2)
-            pull = torch._softmax_backward_data(pull, probabilities, -1, probabilities.dtype)
+            pull = torch.ops.aten._softmax_backward_data(pull, probabilities, -1, probabilities.dtype)
             to_query[:, block] = (pull @ key[:, seen]).mul_(ctx.scale)
             to_key[:, seen].baddbmm_(pull.transpose(1, 2), query[:, block], alpha=ctx.scale)
             to_value[:, seen].baddbmm_(probabilities.transpose(1, 2), pulled)

@@ -43,11 +43,21 @@ Keep = Callable[[dict[str, Moments], float], None]
 overwrite, and the mean learning rate since the checkpoint before."""
 
 
+Objective = Callable[[LanguageModel, Batch], Tensor]
+"""What a step minimises on a batch: a scalar in nats."""
+
+
+def mean_loss(language_model: LanguageModel, batch: Batch) -> Tensor:
+    """Mean over the batch of the samples' mean token losses."""
+    return sample_losses(language_model, batch).mean()
+
+
 def warm_up(
     language_model: LanguageModel,
     batches: Iterable[Batch],
     settings: WarmupSettings,
     *,
+    objective: Objective = mean_loss,
     progress: Callable[[int, int, float], None] | None = None,
     keep: Keep | None = None,
 ) -> dict[str, Moments]:
@@ -61,6 +71,7 @@ def warm_up(
         batches: batches in training order, repeated as often as wanted; training stops after
             `settings.tokens` tokens.
         settings: length and optimizer settings.
+        objective: what a step minimises.
         progress: called after each step with (steps done, tokens seen, loss of the step in nats).
         keep: called at the end of each of `settings.checkpoints` equal spans of the tokens; the last is the end.
 
@@ -81,7 +92,9 @@ def warm_up(
         weight_decay=settings.weight_decay,
     )
     try:
-        for rate in _train(language_model, batches, settings, optimizer=optimizer, progress=progress):
+        for rate in _train(
+            language_model, batches, settings, optimizer=optimizer, objective=objective, progress=progress
+        ):
             with _rounded(model, dtypes):
                 if keep is not None:
                     keep(_moments(optimizer, parameters), rate)
@@ -139,6 +152,7 @@ def _train(
     settings: WarmupSettings,
     *,
     optimizer: torch.optim.Optimizer,
+    objective: Objective,
     progress: Callable[[int, int, float], None] | None,
 ) -> Iterator[float]:
     """Train; stops at the end of every span with the mean learning rate of its steps."""
@@ -150,7 +164,7 @@ def _train(
         for group in optimizer.param_groups:
             group["lr"] = rates[-1]
         optimizer.zero_grad(set_to_none=True)
-        loss = sample_losses(language_model, batch).mean()
+        loss = objective(language_model, batch)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
         # One look at the device a step: a diverged proxy must never reach the features.

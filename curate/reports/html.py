@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from curate.reports import charts
 from curate.reports.progress import duration
@@ -13,7 +11,24 @@ from curate.reports.view import View
 
 def render(view: View) -> str:
     """The page as text. Every string of the view is escaped; charts are images."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pictures = {
+        column: (charts.shares(table, column), charts.quarter(table, column))
+        for column, table in view.groups.items()
+        if table.height
+    }
+    page = template("report.html.jinja")
+    return page.render(view=view, histogram=charts.weights(view.histogram), pictures=pictures)
+
+
+def template(name: str) -> Template:
+    """A page of this package, to be filled in with a `view`; whatever is filled in is escaped."""
+    environment = Environment(
+        loader=PackageLoader("curate.reports", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {
         "n": "{:,}".format,
         "pct": "{:.1%}".format,
@@ -21,15 +36,7 @@ def render(view: View) -> str:
         "times": "\u00d7{:.2f}".format,
         "duration": duration,
     }
-    template = environment.from_string(
-        resources.files("curate.reports").joinpath("report.html.jinja").read_text("utf-8")
-    )
-    pictures = {
-        column: (charts.shares(table, column), charts.quarter(table, column))
-        for column, table in view.groups.items()
-        if table.height
-    }
-    return template.render(view=view, histogram=charts.weights(view.histogram), pictures=pictures)
+    return environment.get_template(name)
 
 
 def weight(value: float) -> str:

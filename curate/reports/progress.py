@@ -113,8 +113,8 @@ class PlainProgress:
     def _rate(self, now: float) -> str:
         rate = self._count / max(now - self._began, 1e-9)
         if self._total is None or rate == 0:
-            return f"{rate:,.0f} {self._unit}/s"
-        return f"{rate:,.0f} {self._unit}/s, {duration((self._total - self._count) / rate)} left"
+            return speed(rate, self._unit)
+        return f"{speed(rate, self._unit)}, {duration((self._total - self._count) / rate)} left"
 
     def _line(self, text: str) -> None:
         self._stream.write(text + "\n")
@@ -185,7 +185,13 @@ class _Count(ProgressColumn):
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         rate = task.finished_speed or task.speed
-        return Text("" if rate is None else f"{rate:,.0f}/s", style="progress.data.speed")
+        return Text("" if rate is None else speed(rate, ""), style="progress.data.speed")
+
+
+def speed(rate: float, unit: str) -> str:
+    """Units a second, or a minute where they are few: `340 rows/s`, `4.2 trainings/min`."""
+    few = 0 < rate < 1
+    return f"{60 * rate if few else rate:,.{1 if few else 0}f} {unit}".rstrip() + ("/min" if few else "/s")
 
 
 def duration(seconds: float) -> str:
@@ -200,7 +206,7 @@ def _summary(name: str, count: int, unit: str, *, seconds: float) -> str:
     """What a stage did and how long it took; only the latter if it counts nothing."""
     if count == 0:
         return f"{name}: {duration(seconds)}"
-    rate = f" ({count / seconds:,.0f} {unit}/s)" if seconds > 0 else ""
+    rate = f" ({speed(count / seconds, unit)})" if seconds > 0 else ""
     return f"{name}: {count:,} {unit} in {duration(seconds)}{rate}"
 
 

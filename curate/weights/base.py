@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +18,8 @@ State = dict[str, np.ndarray]
 BLOCK = 512
 """Rows converted to float64 at a time: a block fits in cache, a shard need not fit in memory."""
 
+Read = Callable[[Features], Iterator[Tensor]]
+"""The valid samples of one shard, in row order, as rows of float64 numbers in blocks [b, k]. Raises DataError."""
 
 VECTORS = ("gradients", "embeddings", "ngrams")
 """Kinds of feature whose directions mean something: what methods read that compare samples with a target."""
@@ -60,6 +62,11 @@ class PoolWeigher(Protocol):
         """Kinds of feature the method can use, one of which it needs of every sample; empty if it needs none."""
         ...
 
+    @property
+    def needs_target(self) -> bool:
+        """Whether the method compares the samples with a target."""
+        ...
+
     def fit(self, problem: Problem) -> State:
         """Learn from the whole pool. Raises DataError or ModelError."""
         ...
@@ -71,7 +78,7 @@ class PoolWeigher(Protocol):
 
 def unit_rows(rows: Tensor) -> Tensor:
     """Rows over their L2 norm, float64 [n, k]; rows of zeros stay zeros."""
-    rows = rows.to(torch.float32).to(torch.float64)  # float16 goes to float64 faster through float32
+    rows = _wide(rows)
     norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return rows / torch.where(norm > 0, norm, 1.0)
 
@@ -82,30 +89,26 @@ def unit_blocks(features: Features) -> Iterator[Tensor]:
     Raises:
         DataError: the shard has no features, or one of them is not finite.
     """
-    if features.values is None:
-        where, fix = f"shard {features.shard}", "Run the featurize stage first."
-        raise DataError(where, "no features", "one feature a row", fix)
-    for start in range(0, features.rows, BLOCK):
-        rows = slice(start, start + BLOCK)
-        valid = features.valid[rows]
-        block = unit_rows(features.values[rows][valid])
-        if len(block) == 0:
-            continue
-        if not torch.isfinite(block).all():
-            row = start + int(valid.nonzero()[(~torch.isfinite(block)).any(1).nonzero()[0]])
-            raise _not_finite(f"shard {features.shard}, row {row}")
-        yield block
+    return _blocks(features, lambda values, _: unit_rows(values))
 
 
-def pool_blocks(problem: Problem) -> Iterator[Tensor]:
-    """Unit rows of the whole pool, in shard and row order, in blocks [b, k]. Raises DataError."""
-    width = target_width(problem)
+def raw_blocks(features: Features, size: int = BLOCK) -> Iterator[Tensor]:
+    """Features of the valid samples of one shard as they are, in row order, in blocks [b, k]. Raises DataError.
+
+    Args:
+        features: the shard.
+        size: rows of a block.
+    """
+    return _blocks(features, lambda values, scale: _wide(values) * scale.to(torch.float64)[:, None], size)
+
+
+def pool_blocks(problem: Problem, read: Read = unit_blocks) -> Iterator[Tensor]:
+    """Rows of the whole pool, in shard and row order, in blocks [b, k]. Raises DataError."""
+    width = target_width(problem) if problem.targets else None
     empty = True
     for features in problem.shards():
-        for block in unit_blocks(features):
-            if block.shape[1] != width:
-                where, found = f"shard {features.shard}", f"features of width {block.shape[1]}"
-                raise DataError(where, found, f"the target's width {width}", ONE_PROJECTION)
+        _check_width(features, width)
+        for block in read(features):
             empty = False
             yield block
     if empty:
@@ -114,12 +117,16 @@ def pool_blocks(problem: Problem) -> Iterator[Tensor]:
 
 def unit_targets(problem: Problem) -> list[Tensor]:
     """Unit rows of every named target, float64 [m, k], in the targets' order. Raises DataError."""
+    return [unit_rows(rows) for rows in raw_targets(problem)]
+
+
+def raw_targets(problem: Problem) -> list[Tensor]:
+    """Rows of every named target as they are, float64 [m, k], in the targets' order. Raises DataError."""
     target_width(problem)
-    targets = [unit_rows(rows) for rows in problem.targets.values()]
-    for name, rows in zip(problem.targets, targets, strict=True):
+    for name, rows in problem.targets.items():
         if not torch.isfinite(rows).all():
             raise _not_finite(f"target {name!r}")
-    return targets
+    return [_wide(rows) for rows in problem.targets.values()]
 
 
 def target_width(problem: Problem) -> int:
@@ -144,6 +151,34 @@ def no_valid_row() -> DataError:
     """The error of a pool in which no row may get a weight."""
     fix = "Every row was set aside: fix the rows; `pool.on_bad_row: error` names the first."
     return DataError("pool", "no valid row", "at least one", fix)
+
+
+def _blocks(features: Features, made: Callable[[Tensor, Tensor], Tensor], size: int = BLOCK) -> Iterator[Tensor]:
+    """Blocks of what is made of the valid rows' stored numbers [b, k] and scales [b]."""
+    if features.values is None:
+        where, fix = f"shard {features.shard}", "Run the featurize stage first."
+        raise DataError(where, "no features", "one feature a row", fix)
+    scale = torch.ones(features.rows) if features.scale is None else features.scale
+    for start in range(0, features.rows, size):
+        rows = start + features.valid[start : start + size].nonzero()[:, 0]
+        if len(rows) == 0:
+            continue
+        block = made(features.values[rows], scale[rows])
+        if not torch.isfinite(block).all():
+            row = int(rows[(~torch.isfinite(block)).any(1).nonzero()[0]])
+            raise _not_finite(f"shard {features.shard}, row {row}")
+        yield block
+
+
+def _wide(rows: Tensor) -> Tensor:
+    return rows.to(torch.float32).to(torch.float64)  # float16 goes to float64 faster through float32
+
+
+def _check_width(features: Features, width: int | None) -> None:
+    found = None if features.values is None else features.values.shape[1]
+    if found is not None and width is not None and found != width:
+        where = f"shard {features.shard}"
+        raise DataError(where, f"features of width {found}", f"the target's width {width}", ONE_PROJECTION)
 
 
 def _not_finite(where: str) -> DataError:

@@ -102,6 +102,7 @@ class Bds:
 
     Config: ClassVar = BdsConfig
     reads: tuple[str, ...] = VECTORS
+    needs_target: bool = True
 
     def __init__(self, config: BdsConfig) -> None:
         self.config = config

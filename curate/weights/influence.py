@@ -37,6 +37,7 @@ class Influence:
 
     Config: ClassVar = InfluenceConfig
     reads: tuple[str, ...] = VECTORS
+    needs_target: bool = True
 
     def __init__(self, config: InfluenceConfig) -> None:
         self.config = config

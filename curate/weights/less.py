@@ -35,6 +35,7 @@ class Less:
 
     Config: ClassVar = LessConfig
     reads: tuple[str, ...] = VECTORS
+    needs_target: bool = True
 
     def __init__(self, config: LessConfig) -> None:
         self.config = config

@@ -29,6 +29,7 @@ class Random:
 
     Config: ClassVar = RandomConfig
     reads: tuple[str, ...] = ()
+    needs_target: bool = False
 
     def __init__(self, config: RandomConfig) -> None:
         self.config = config

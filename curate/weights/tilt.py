@@ -1,9 +1,10 @@
-"""Weights that grow exponentially with a score linear in the feature: the form all feature methods share.
+"""Weights that grow exponentially with a score linear in a row: the form all feature methods share.
 
     sigma_i = exp( max_j g_i.Q_j - log_mean ),   log_mean = log (1/N) sum_i exp( max_j g_i.Q_j )
 
-with g_i the sample's unit feature [k] and Q [j, k] the directions a method has learned. So the state is O(k),
-a shard is weighed on its own, and a shard that `fit` never saw can be weighed too.
+with g_i the row [k] that a method reads from the sample's feature, as a rule the feature at unit length, and Q
+[j, k] the directions it has learned. So the state is O(k), a shard is weighed on its own, and a shard that `fit`
+never saw can be weighed too.
 
 Among all weights with the same entropy, the tilt of a score has the largest mean score (it is the Gibbs
 distribution). How far to tilt is set by the effective share (sum sigma)^2 / (N sum sigma^2), which falls as
@@ -22,7 +23,7 @@ from torch import Tensor
 from curate.bilevel.feasible import TiltSums, merge, tilt_sums
 from curate.bilevel.solvers import bracket, crossing, step_ladder
 from curate.types import Features
-from curate.weights.base import Problem, State, on_valid_rows, pool_blocks, unit_blocks
+from curate.weights.base import Problem, Read, State, on_valid_rows, pool_blocks, unit_blocks
 
 LADDER = 128
 """Steps tried in one pass over the pool; three passes leave a bracket of relative width 1e-5."""
@@ -35,7 +36,7 @@ Lines = Callable[[], Iterator[Tensor]]
 """A fresh pass over the pool in blocks [b, 2]: where each logit is, and how it moves for a step of 1."""
 
 
-def fit_tilt(problem: Problem, directions: Tensor, share: float) -> State:
+def fit_tilt(problem: Problem, directions: Tensor, share: float, *, read: Read = unit_blocks) -> State:
     """Tilt the pool along score_i = max_j g_i.D_j until the effective share is `share`.
 
     If all scores are equal the weights stay uniform. If more than `share` of the samples tie for the best
@@ -45,34 +46,35 @@ def fit_tilt(problem: Problem, directions: Tensor, share: float) -> State:
         problem: the pool.
         directions: D [j, k], float64.
         share: wanted effective sample size over N, in (0, 1].
+        read: how a shard's features become rows g_i.
     """
     length = float(torch.linalg.vector_norm(directions, dim=1).max())
-    deviation = standard_deviation(scores(block, directions) for block in pool_blocks(problem))
+    deviation = standard_deviation(scores(block, directions) for block in pool_blocks(problem, read))
     if deviation <= FLAT * length:
         problem.note("every sample scores the same: weights are uniform")
-        return tilt_state(problem, torch.zeros_like(directions))
+        return tilt_state(problem, torch.zeros_like(directions), read=read)
 
     def lines() -> Iterator[Tensor]:
-        for block in pool_blocks(problem):
+        for block in pool_blocks(problem, read):
             moves = scores(block, directions) / deviation
             yield torch.stack([torch.zeros_like(moves), moves], dim=1)
 
     step = step_to_share(lines, share=share, upper=STEEPEST)
     problem.note(f"temperature {1 / step if step else np.inf:.4g} standard deviations of the score")
-    return tilt_state(problem, directions * (step / deviation))
+    return tilt_state(problem, directions * (step / deviation), read=read)
 
 
-def tilt_state(problem: Problem, directions: Tensor) -> State:
+def tilt_state(problem: Problem, directions: Tensor, *, read: Read = unit_blocks) -> State:
     """The state of a tilt along `directions` [j, k], normalised to mean 1 over the pool: one pass."""
-    sums = sum_over(tilt_sums(scores(block, directions)[:, None]) for block in pool_blocks(problem))
+    sums = sum_over(tilt_sums(scores(block, directions)[:, None]) for block in pool_blocks(problem, read))
     problem.note(f"effective share {float(sums.share):.4f} of {sums.count} samples")
     return {"directions": directions.numpy(), "log_mean": sums.log_mean.numpy()}
 
 
-def tilt_weights(state: State, features: Features) -> Tensor:
+def tilt_weights(state: State, features: Features, *, read: Read = unit_blocks) -> Tensor:
     """Weights of one shard under a tilt's state, float64 [n], NaN where not valid."""
     directions, log_mean = torch.from_numpy(state["directions"]), torch.from_numpy(state["log_mean"])
-    blocks = [torch.exp(scores(block, directions) - log_mean) for block in unit_blocks(features)]
+    blocks = [torch.exp(scores(block, directions) - log_mean) for block in read(features)]
     return on_valid_rows(features, torch.cat(blocks) if blocks else torch.empty(0))
 
 

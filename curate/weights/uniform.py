@@ -24,6 +24,7 @@ class Uniform:
 
     Config: ClassVar = UniformConfig
     reads: tuple[str, ...] = ()
+    needs_target: bool = False
 
     def __init__(self, config: UniformConfig) -> None:
         self.config = config

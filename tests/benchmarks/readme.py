@@ -63,8 +63,14 @@ def features() -> str:
     return "\n".join([f"{machine}; {dates[-1]}:", "", *lines])
 
 
+def arena() -> str:
+    """The ranking of every arena whose results are committed."""
+    return "\n\n".join(_arena(path) for path in sorted(RESULTS.glob("arena-*.json")))
+
+
 PARTS: dict[str, Callable[[], str]] = {
-    "methods": methods, "reference": reference, "shares": shares, "memory": memory, "features": features
+    "methods": methods, "reference": reference, "shares": shares, "memory": memory, "features": features,
+    "arena": arena,
 }  # fmt: skip
 
 
@@ -74,6 +80,31 @@ def written(text: str) -> str:
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         text = pattern.sub(lambda match, make=make: f"{match[1]}{make()}\n{match[2]}", text)
     return text
+
+
+def _arena(path: Path) -> str:
+    result = json.loads(path.read_text())
+    facts = ", ".join(f"{name} {value}" for name, value in result["facts"].items())
+    lines = [
+        f"`pipelines/arena/{path.stem.removeprefix('arena-')}.yaml` on {result['machine']}, {result['date']}; {facts}:"
+    ]
+    for problem in dict.fromkeys(row["problem"] for row in result["ranking"]):
+        lines += ["", f"| {problem} | held-out loss | gain over uniform | recovered | effective rows | passes | |"]
+        lines.append("|---|---:|---:|---:|---:|---:|---|")
+        for row in result["ranking"]:
+            if row["problem"] == problem:
+                cells = [_within(row, "loss", 3), _within(row, "against_uniform", 3), _within(row, "recovery", 2)]
+                rows, passes = row["effective_sample_size"], row["cost"]
+                lines.append(f"| {row['arm']} | {' | '.join(cells)} | {rows:,.0f} | {passes:.2f} | {row['verdict']} |")
+    return "\n".join(lines)
+
+
+def _within(row: dict[str, Any], name: str, digits: int) -> str:
+    """A mean and half the width of its interval."""
+    mean, low, high = (row[name + end] for end in ("", "_low", "_high"))
+    if mean is None:
+        return "–"
+    return f"{mean:.{digits}f}" + (f" ± {(high - low) / 2:.{digits}f}" if low is not None and high is not None else "")
 
 
 def _shares(path: Path) -> str:
@@ -100,6 +131,8 @@ def _ratio(line: dict[str, Any], figure: str) -> str:
 def _section(schema: dict[str, Any], name: str, field: dict[str, Any]) -> list[str]:
     """One key, then the keys below it."""
     lines = [f"| `{name}` | {_default(field)} | {_text(field.get('description', ''))} |"]
+    if name == "evaluation.model":  # another `model` section, explained above
+        return lines
     for model in _models(schema, field):
         prefix = (
             name if len(_models(schema, field)) == 1 else f"{name} ({model['properties']['name'].get('const', '')})"

@@ -26,6 +26,7 @@ from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World
 
 READERS = [name for name, entry in METHODS.items() if entry.reads == "features"]
+AIMED = [name for name in READERS if METHODS[name].method().needs_target]
 
 
 @pytest.fixture(scope="session")
@@ -173,14 +174,23 @@ def test_pool_and_target_may_differ_in_kind_of_text(run, tmp_path):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_weighs_the_pool_to_mean_one(run, name):
-    found = run(method={"name": name})
+    found = run(**tiny_world.own(name))
     check_weights(tiny_world.written(found))
     assert tiny_world.manifest(found)["method"] == name
 
 
-@pytest.mark.parametrize("name", READERS)
-def test_every_method_that_reads_features_prefers_what_resembles_the_target(run, name):
-    assert prefers_animals(tiny_world.weights(run(method={"name": name})))
+@pytest.mark.parametrize("name", AIMED)
+def test_every_method_with_a_target_prefers_what_resembles_it(run, name):
+    assert prefers_animals(tiny_world.weights(run(**tiny_world.own(name))))
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name not in AIMED])
+def test_a_method_without_a_target_gives_the_same_weights_with_and_without_one(run, name):
+    alone, there = run("alone", target=None, **tiny_world.own(name)), run("there", **tiny_world.own(name))
+    check_weights(tiny_world.written(alone))
+    assert not (alone / "commits" / "target").exists()
+    assert (tiny_world.weights(alone) == tiny_world.weights(there)).all()
+    assert tiny_world.manifest(alone)["target_sha256"] is None
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in READERS])
@@ -389,14 +399,14 @@ def test_a_pool_without_rows_is_refused(run, tmp_path, method):
     path = as_parquet(tmp_path, [{"text": "x"}])
     pq.write_table(pq.read_table(path).slice(0, 0), path)
     with pytest.raises(DataError, match=r"pool \(.*\): found no rows"):
-        run(pool={"path": str(path)}, method={"name": method})
+        run(pool={"path": str(path)}, **tiny_world.own(method))
 
 
 def test_a_pool_of_which_every_row_is_set_apart_is_refused(run, tmp_path):
     pool = {"path": str(as_jsonl(tmp_path, [{"text": None}, {"text": ""}])), "on_bad_row": "drop"}
     for method in METHODS:
         with pytest.raises(DataError):
-            run(method, pool=pool, method={"name": method})
+            run(method, pool=pool, **tiny_world.own(method))
     with pytest.raises(DataError, match="no valid row"):
         run("warmed up", pool=pool, model={"warmup": {"tokens": 100}})
 

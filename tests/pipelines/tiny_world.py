@@ -16,6 +16,7 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from curate.registry import METHODS
 from curate.reports import frames
 
 ANIMALS = ("cat", "dog", "horse", "owl", "fox", "hen")
@@ -53,6 +54,13 @@ def numeral(n: int) -> str:
 def texts(rows: int) -> list[str]:
     """A pool: animals and numbers by turns."""
     return [animal(n) if n % 2 else numeral(n) for n in range(rows)]
+
+
+def own(method: str) -> dict[str, Any]:
+    """A method's section, with the kind of feature that is its own."""
+    kind = METHODS[method].features
+    other = {"features": {"name": kind}} if kind not in ("", "gradients") else {}
+    return {"method": {"name": method}, **other}
 
 
 def write_model(directory: Path, kind: str, *, vocab: int = 320, weights: bool = True) -> Path:
@@ -101,7 +109,10 @@ class World:
     target: Path
 
     def settings(self, **changes: Any) -> dict[str, Any]:
-        """A pipeline as plain data; a change that is a dict is merged into its section, None removes a section."""
+        """A pipeline as plain data; a change that is a dict is merged into its section, None removes a section.
+
+        A method, and features of a kind that is named, replace what was there.
+        """
         content: dict[str, Any] = {
             "pool": {"path": str(self.pool / "*.parquet"), "shard_rows": 20},
             "target": {"path": str(self.target)},
@@ -112,7 +123,8 @@ class World:
         }
         for section, change in changes.items():
             merges = isinstance(change, dict) and isinstance(content.get(section), dict) and section != "method"
-            content[section] = {**content[section], **change} if merges else change
+            replaces = section == "features" and "name" in (change or {})
+            content[section] = {**content[section], **change} if merges and not replaces else change
         return {section: value for section, value in content.items() if value is not None}
 
     def file(self, path: Path, **changes: Any) -> Path:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from curate.reports.progress import PlainProgress, TerminalProgress, duration, observer
+from curate.reports.progress import PlainProgress, TerminalProgress, duration, observer, speed
 from curate.reports.terminal import escape
 
 HOSTILE = "a\x1b]0;owned\x07\u202eb\nc\x9b31m[red]d\u2066"
@@ -121,3 +121,8 @@ def test_escapes_are_the_ones_of_repr():
 @pytest.mark.parametrize(("seconds", "text"), [(4.21, "4.2 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])
 def test_durations_read_well(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("rate", "shown"), [(340.2, "340 rows/s"), (0.07, "4.2 rows/min"), (0.0, "0 rows/s")])
+def test_what_is_slow_is_counted_by_the_minute(rate: float, shown: str) -> None:
+    assert speed(rate, "rows") == shown

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import brentq
 
 from curate.errors import DataError, ModelError
 from curate.types import Features
@@ -16,20 +15,9 @@ from curate.weights.curvature import curvature_factor
 from curate.weights.influence import Influence, InfluenceConfig
 from curate.weights.less import Less, LessConfig
 from curate.weights.tilt import standard_deviation
-from tests.weights.toy_pool import ToyPool, gaussian_pool, pool_weights, share, unit
+from tests.weights.toy_pool import ToyPool, dense_tilt, gaussian_pool, pool_weights, unit
 
 torch.set_num_threads(1)
-
-
-def dense_tilt(scores: np.ndarray, wanted: float) -> np.ndarray:
-    """N softmax(beta * standardised score), beta found by bisection on the effective share."""
-    standard = (scores - scores.mean()) / scores.std()
-
-    def tilted(beta: float) -> np.ndarray:
-        powers = np.exp(beta * (standard - standard.max()))
-        return len(scores) * powers / powers.sum()
-
-    return tilted(brentq(lambda beta: share(tilted(beta)) - wanted, 0, 1e3, xtol=1e-14))
 
 
 def less_scores(pool: ToyPool) -> np.ndarray:

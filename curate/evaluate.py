@@ -1,0 +1,224 @@
+"""`curate evaluate`: train on what a run made and on its controls; which model predicts the held-out rows better?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from curate import config, inputs
+from curate.config import EvaluationConfig, Pipeline
+from curate.contest import Contest, Result, result, write
+from curate.errors import ConfigError
+from curate.evaluation.arms import Arm
+from curate.evaluation.settings import CONTROLS, OF_A_RUN, Control, Use
+from curate.evaluation.statistics import ArmFacts, Trained, summarise
+from curate.executors.base import Executor
+from curate.features.settings import GradientsConfig
+from curate.held_out import WHOLE, refuse_overlap
+from curate.job import Job, open_job
+from curate.manifest import commits, dataset
+from curate.manifest import run as runs
+from curate.pipeline import Workers, executor
+from curate.reports import evaluation_frames as frames
+from curate.reports.evaluation import EvaluationView, ProblemView, render
+from curate.reports.progress import Observer, Silent
+from curate.sources import base as sources
+from curate.storage import atomic, tables
+
+FORWARD = 1 / 3
+"""A forward pass as a share of forward and backward."""
+
+
+def evaluate(run_dir: Path, pipeline: Pipeline, *, observer: Observer | None = None) -> EvaluationView:
+    """Judge a finished run; what was trained before is not trained again.
+
+    Args:
+        run_dir: the run.
+        pipeline: its pipeline with an `evaluation` section (`with_evaluation`).
+        observer: hears about trainings.
+
+    Raises:
+        CurateError: of the kind that says what went wrong.
+    """
+    if dataset.load(run_dir) is None:
+        raise ConfigError(str(run_dir), "no manifest", "a finished run", "Finish it with `curate run`.")
+    name = pipeline.method.name
+    arms = [Arm(f"{name} {use}", use, str(run_dir.resolve())) for use in OF_A_RUN]
+    contest = begin(run_dir / "evaluation", run_dir, pipeline, [*controls(pipeline), *arms])
+    with Crew(pipeline) as crew:
+        problem = compete(contest, crew.get, observer or Silent(), name=run_dir.name)
+    return EvaluationView(f"Evaluation of {run_dir.name}", facts(contest), [problem])
+
+
+def with_evaluation(
+    run_dir: Path,
+    *,
+    data: str | None = None,
+    against: Sequence[str] | None = None,
+    overrides: Sequence[str] = (),
+) -> Pipeline:
+    """The pipeline of a run, with what is said about its evaluation. Raises ConfigError if nothing is."""
+    content = runs.load(run_dir).config
+    section: dict[str, Any] = content.get("evaluation") or {}
+    if data is not None:
+        target = content["target"][0] if isinstance(content["target"], list) else content["target"] or {}
+        columns = {key: target.get(key) for key in ("text", "prompt", "completion", "messages")}
+        section["data"] = {"path": data, **{key: value for key, value in columns.items() if value is not None}}
+    if against is not None:
+        section["against"] = list(against)
+    content["evaluation"] = section or None
+    for item in overrides:
+        config.override(content, item)
+    return config.validate(content)
+
+
+def controls(pipeline: Pipeline) -> list[Arm]:
+    """What learned weights are compared with, as far as the pipeline has what it takes. Raises ConfigError."""
+    section = _section(pipeline)
+    missing: dict[Use, str] = {}
+    if not section.label:
+        missing["clean"] = "evaluation.label: the columns of the pool that tell good rows, and their values there"
+    if not pipeline.targets:
+        missing["mixing"] = "a `target` section: its rows are mixed in"
+    for use in section.against:
+        if "against" in section.model_fields_set and use in missing:
+            raise ConfigError(f"evaluation.against: {use}", "nothing to make it of", missing[use], "Add it.")
+    asked: set[Control] = {"uniform", *section.against}
+    return [Arm(use, use) for use in CONTROLS if use in asked and use not in missing]
+
+
+def begin(root: Path, run_dir: Path, pipeline: Pipeline, arms: Sequence[Arm]) -> Contest:
+    """Look at the held-out rows and the model, refuse what makes no sense, and write down what is compared."""
+    section = _section(pipeline)
+    model = section.model or pipeline.model
+    if model is None:
+        raise ConfigError("evaluation.model", "no model", "a model to train", "Name one, or add a `model` section.")
+    model = model.model_copy(update={"warmup": None, "optimizer": None})
+    job = open_job(str(run_dir.resolve()))
+    _check_label(job, section)
+    data = sources.scan(section.data, shard_rows=WHOLE)
+    refuse_overlap(job, data, section.data)
+    record = inputs.model_record(model)
+    settled = section.model_copy(update={"model": model})
+    contest = Contest(root, str(run_dir.resolve()), settled, record, sources.source_to_dict(data), tuple(arms))
+    write(contest)
+    return contest
+
+
+def compete(contest: Contest, workers: Workers, observer: Observer, *, name: str) -> ProblemView:
+    """Train what is not trained yet, and sum it all up."""
+    waiting = [place for place, training in enumerate(contest.trainings) if result(contest, *training) is None]
+    if waiting:
+        observer.stage("train", len(waiting), "trainings")
+        for _ in workers().map(partial(_perform, str(contest.root)), waiting):
+            observer.advance(1)
+        observer.done()
+    results = [(arm, found) for arm, seed in contest.trainings if (found := result(contest, arm, seed)) is not None]
+    trained = [Trained(arm.name, found.seed, found.tokens, found.losses) for arm, found in results]
+    known = {arm.name: _facts(arm, found) for arm, found in results}
+    return ProblemView(name, summarise(trained, known), trained, [])
+
+
+def facts(contest: Contest) -> dict[str, str]:
+    """What a reader has to know about the trainings."""
+    section, record = contest.evaluation, contest.job.record
+    environment = record.environment
+    return {
+        "trained model": contest.model["name"],
+        "tokens of a training": f"{section.tokens:,}",
+        "seeds": str(section.seeds),
+        "held-out rows": f"{sum(file['rows'] for file in contest.data['files']):,}",
+        "machine": f"{environment['machine']}, {environment['device']}",
+        "versions": ", ".join(f"{name} {environment[name]}" for name in ("curate", "torch", "transformers")),
+    }
+
+
+def write_view(view: EvaluationView, root: Path) -> Path:
+    """Keep every training, the ranking and the report; returns the path of the report."""
+    trained = pa.concat_tables([frames.trainings(problem.name, problem.trained) for problem in view.problems])
+    ranked = pa.concat_tables([frames.summaries(problem.name, problem.summaries) for problem in view.problems])
+    tables.write_parquet(root / "trainings.parquet", trained, metadata={})
+    tables.write_parquet(root / "ranking.parquet", ranked, metadata={})
+    path = root / "evaluation.html"
+    atomic.write_bytes(path, render(view).encode())
+    return path
+
+
+class Crew:
+    """An executor that starts when it is first needed, and ends with the block."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._executor: Executor | None = None
+
+    def get(self) -> Executor:
+        """The executor."""
+        if self._executor is None:
+            self._executor = executor(self._pipeline)
+        return self._executor
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._executor is not None:
+            self._executor.close()
+
+
+def curation_passes(run_dir: str, parameters: int) -> float:
+    """What learning the weights of a run took, in forward+backward passes of a model over the pool.
+
+    A pass of the proxy counts by its size, a forward pass a third; its warm-up counts by its tokens. Counting n-grams, and
+    all that is done with features, counts nothing.
+
+    Args:
+        run_dir: the run.
+        parameters: size of the model whose passes are the unit.
+    """
+    job = open_job(run_dir)
+    features = job.pipeline.features
+    if not (job.pipeline.reads_features and features.needs_model):
+        return 0.0
+    pool = sum(int(counted.sum()) for index in range(len(job.shards)) if (counted := job.stored(index)[2]) is not None)
+    warmup = job.model_config.warmup
+    states = warmup.checkpoints if warmup else 1
+    passes = states if isinstance(features, GradientsConfig) else FORWARD
+    size = commits.require(job.paths, "proxy").facts["parameters"] / parameters
+    return size * (passes + (warmup.tokens / max(1, pool) if warmup else 0.0))
+
+
+def _perform(root: str, index: int) -> None:
+    from curate import trainings  # imported late: the process that hands tasks out loads no model library
+
+    trainings.perform(root, index)
+
+
+def _facts(arm: Arm, found: Result) -> ArmFacts:
+    cost = curation_passes(arm.run, found.parameters) if arm.run is not None else 0.0
+    method = open_job(arm.run).pipeline.method.name if arm.run is not None else arm.use
+    return ArmFacts(method, arm.use, found.effective_sample_size, found.duplicate_mass, cost)
+
+
+def _section(pipeline: Pipeline) -> EvaluationConfig:
+    if pipeline.evaluation is None:
+        raise ConfigError(
+            "evaluation",
+            "no such section",
+            "held-out rows to judge by",
+            "Pass --data FILE, or add `evaluation: {data: {path: FILE}}` to the pipeline file: rows like the target's that "
+            "neither target nor pool has.",
+        )
+    return pipeline.evaluation
+
+
+def _check_label(job: Job, section: EvaluationConfig) -> None:
+    names = job.source.schema.names
+    for column in section.label:
+        if column not in names:
+            raise ConfigError(
+                f"evaluation.label: {column}", "no such column in the pool", f"one of {', '.join(names)}", "Correct it."
+            )

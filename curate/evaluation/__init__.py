@@ -1,0 +1,1 @@
+"""Did it help? Models trained on what a run made, and on what it might have been instead."""

@@ -1,0 +1,75 @@
+"""One training of one arm, and how well the model it makes predicts the held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from curate.evaluation.settings import JudgeSettings
+from curate.models.base import WarmupSettings
+from curate.models.language_model import LanguageModel
+from curate.models.losses import batch_token_losses, sample_losses
+from curate.models.warmup import warm_up
+from curate.types import Batch
+
+
+def judge(
+    language_model: LanguageModel,
+    batches: Iterable[Batch],
+    counts: np.ndarray,
+    held_out: Sequence[Batch],
+    settings: JudgeSettings,
+    *,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> tuple[list[int], list[float]]:
+    """Train a model in place on weighted samples and measure it on the way.
+
+    A step minimises (1/b) sum_i c_i l_i, l_i the mean token loss of sample i and c_i what it counts: all arms take the same
+    tokens, whatever their rows count.
+
+    Args:
+        language_model: the model to train.
+        batches: without end; `Batch.rows` are places in `counts`.
+        counts: factor of each row's loss.
+        held_out: batches of the rows to predict.
+        settings: length and optimizer settings.
+        progress: see `warm_up`.
+
+    Returns:
+        Tokens seen and held-out loss in nats per token, at the end of each of `settings.measurements` equal spans.
+
+    Raises:
+        ModelError: the training diverged.
+    """
+    spans = settings.measurements
+    training = WarmupSettings(
+        tokens=settings.tokens,
+        batch_tokens=settings.batch_tokens,
+        learning_rate=settings.learning_rate,
+        checkpoints=spans,
+    )
+    factors = torch.from_numpy(counts).float().to(language_model.device)
+    losses: list[float] = []
+
+    def objective(model: LanguageModel, batch: Batch) -> Tensor:
+        return (sample_losses(model, batch) * factors[list(batch.rows)]).mean()
+
+    warm_up(
+        language_model,
+        batches,
+        training,
+        objective=objective,
+        progress=progress,
+        keep=lambda *_: losses.append(held_out_loss(language_model, held_out)),
+    )
+    return [settings.tokens * (span + 1) // spans for span in range(spans)], losses
+
+
+@torch.inference_mode()
+def held_out_loss(language_model: LanguageModel, batches: Sequence[Batch]) -> float:
+    """Mean loss of all predicted tokens, in nats."""
+    total = sum((batch_token_losses(language_model, batch).double().sum().cpu() for batch in batches), torch.zeros(()))
+    return float(total) / sum(int((batch.labels[:, 1:] != -100).sum()) for batch in batches)

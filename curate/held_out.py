@@ -1,0 +1,51 @@
+"""The rows that trained models have to predict, and which rows are the same text."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pyarrow as pa
+
+from curate.errors import DataError
+from curate.job import Job
+from curate.sources import base as sources
+from curate.sources import texts
+from curate.sources.base import Source
+from curate.sources.config import SourceConfig
+
+WHOLE = 1 << 31
+"""Rows of a shard of the held-out data: a file is one shard."""
+
+
+def table_of(source: Source, shard_rows: int) -> pa.Table:
+    """All rows of a small source that was scanned for so many rows a shard."""
+    shards = sources.shards(source, shard_rows=shard_rows)
+    return pa.concat_tables([sources.read(shard, source.schema) for shard in shards])
+
+
+def row_keys(table: pa.Table, section: SourceConfig) -> dict[int, bytes]:
+    """Hash of the text of every usable row, by row."""
+    return {
+        row: hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for row, text in texts.texts(table, section)
+    }
+
+
+def target_tables(job: Job) -> list[tuple[pa.Table, SourceConfig]]:
+    """The rows of every target, with its section."""
+    pairs = zip(job.targets, job.pipeline.targets, strict=True)
+    size = job.pipeline.pool.shard_rows
+    return [(table_of(source, size).slice(0, section.max_rows), section) for source, section in pairs]
+
+
+def refuse_overlap(job: Job, data: Source, section: SourceConfig) -> None:
+    """Raise DataError if a held-out row is in a target: the method has seen it."""
+    held_out = {key: row for row, key in row_keys(table_of(data, WHOLE), section).items()}
+    for table, target in target_tables(job):
+        for row, key in row_keys(table, target).items():
+            if key in held_out:
+                raise DataError(
+                    f"{section.section} ({section.path}), row {held_out[key]}",
+                    f"the text of row {row} of the target ({target.path})",
+                    "rows that the target does not have",
+                    "Split by source, then give evaluation and target different rows.",
+                )

@@ -1,0 +1,97 @@
+"""`curate lds`: the linear datamodelling score of the weights of one or several runs on one small pool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from curate import evaluate
+from curate.config import Pipeline
+from curate.contest import Contest, result
+from curate.errors import ConfigError
+from curate.evaluation import arms
+from curate.evaluation.arms import Arm, Rows
+from curate.evaluation.datamodel import with_interval
+from curate.evaluation.statistics import Interval
+from curate.job import open_job
+from curate.reports.progress import Observer, Silent
+
+
+@dataclass(frozen=True)
+class Score:
+    """The score of one run.
+
+    Attributes:
+        run: its directory.
+        method: what learned the weights.
+        weight: LDS of the weights.
+        log_weight: LDS of their logarithms, which is what methods with exponential weights add up; None if one is 0.
+    """
+
+    run: Path
+    method: str
+    weight: Interval
+    log_weight: Interval | None
+
+
+def lds(
+    run_dirs: Sequence[Path],
+    pipeline: Pipeline,
+    *,
+    subsets: int = 32,
+    share: float = 0.5,
+    observer: Observer | None = None,
+) -> list[Score]:
+    """Train on random subsets of the pool and see whose weights foretell the losses.
+
+    Args:
+        run_dirs: finished runs over one pool; the first one's pipeline says how to train.
+        pipeline: the first run's, with an `evaluation` section; `seeds` trainings of each subset are averaged.
+        subsets: number m of subsets.
+        share: share of the pool's rows in each.
+        observer: hears about trainings.
+
+    Raises:
+        ConfigError: runs over different pools, or nothing to judge by.
+    """
+    pools = {open_job(str(run.resolve())).source.fingerprint for run in run_dirs}
+    if len(pools) > 1:
+        raise ConfigError("curate lds", f"runs over {len(pools)} pools", "runs over one pool", "Name such runs.")
+    if pipeline.evaluation is not None:
+        section = pipeline.evaluation.model_copy(update={"keep": share})
+        pipeline = pipeline.model_copy(update={"evaluation": section})
+    entries = [Arm(f"subset {number}", "random", draw=number) for number in range(subsets)]
+    contest = evaluate.begin(run_dirs[0] / "evaluation" / "lds", run_dirs[0], pipeline, entries)
+    with evaluate.Crew(pipeline) as crew:
+        evaluate.compete(contest, crew.get, observer or Silent(), name="lds")
+    rows, losses = [_members(contest, arm) for arm in contest.arms], [_loss(contest, arm) for arm in contest.arms]
+    return [_score(run, rows, losses) for run in run_dirs]
+
+
+def _members(contest: Contest, arm: Arm) -> np.ndarray:
+    """The rows of a subset."""
+    weights = contest.weights[contest.run]
+    given = Rows(weights, np.ones(len(weights), bool), 0)
+    return arms.mixture(arm.use, given, contest.evaluation, arms.drawing(arm.draw or 0)).rows
+
+
+def _loss(contest: Contest, arm: Arm) -> float:
+    """Held-out loss after training on a subset, mean over seeds."""
+    found = [result(contest, arm, seed) for seed in range(contest.evaluation.seeds)]
+    return float(np.mean([each.losses[-1] for each in found if each is not None]))
+
+
+def _score(run: Path, rows: list[np.ndarray], losses: list[float]) -> Score:
+    job = open_job(str(run.resolve()))
+    weights = np.nan_to_num(np.concatenate([part.weights for part in job.shard_weights()]).astype(np.float64))
+    logs = np.log(np.where(weights > 0, weights, 1.0))
+    exponential = bool(np.all(weights[np.unique(np.concatenate(rows))] > 0))
+    return Score(
+        run,
+        job.pipeline.method.name,
+        with_interval([weights[each].sum() for each in rows], losses),
+        with_interval([logs[each].sum() for each in rows], losses) if exponential else None,
+    )

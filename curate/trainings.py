@@ -1,0 +1,61 @@
+"""The tasks of a contest: one training each. Runs on workers."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from curate.contest import Contest, open_contest
+from curate.evaluation import arms
+from curate.evaluation.arms import Mixture
+from curate.evaluation.judge import judge
+from curate.evaluation.statistics import duplicate_mass
+from curate.models import device, loading
+from curate.sources import base as sources
+from curate.storage import atomic
+from curate.storage.fingerprint import canonical
+from curate.training_rows import TrainingRows
+
+
+def perform(root: str, index: int) -> None:
+    """Train one arm with one seed and keep the result; what is already there is not trained again."""
+    contest = open_contest(root)
+    arm, seed = contest.trainings[index]
+    path = contest.path(arm, seed)
+    if path.exists():
+        return
+    job, settings = contest.job, contest.evaluation
+    device.pin(job.pipeline.cluster.threads)
+    language_model = loading.load(job.model_path, config=job.model_config, seed=seed, tokenizer=job.tokenizer_path)
+    rows = _rows(root, (Path(root) / "contest.json").stat().st_mtime_ns)
+    generator = np.random.default_rng([seed, job.pipeline.seed])
+    given = arms.Rows(contest.weights[arm.run or contest.run], rows.clean, rows.targets)
+    drawing = generator if arm.draw is None else arms.drawing(arm.draw)
+    mixture = arms.mixture(arm.use, given, settings, drawing)
+    batches = rows.batches(mixture, generator, language_model)
+    tokens, losses = judge(language_model, batches, mixture.counts, rows.held_out(language_model), settings)
+    content = {
+        "arm": arm.name,
+        "seed": seed,
+        "tokens": tokens,
+        "losses": losses,
+        "parameters": sum(parameter.numel() for parameter in language_model.model.parameters()),
+        "rows": len(mixture.rows),
+        "effective_sample_size": mixture.effective_sample_size,
+        "duplicate_mass": _duplicate_mass(mixture, rows),
+    }
+    atomic.write_bytes(path, canonical(content))
+
+
+@lru_cache(maxsize=1)
+def _rows(root: str, _changed: int) -> TrainingRows:
+    contest: Contest = open_contest(root)
+    return TrainingRows(contest.job, contest.evaluation, sources.source_from_dict(contest.data))
+
+
+def _duplicate_mass(mixture: Mixture, rows: TrainingRows) -> float:
+    """Share of the training that goes to pool rows whose text an earlier row has."""
+    inside = mixture.rows < len(rows.keys)
+    return duplicate_mass(mixture.shares[inside], [rows.keys[row] for row in mixture.rows[inside]])

@@ -1,0 +1,208 @@
+"""`curate evaluate` and `curate arena` on a tiny world, through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from curate import cli, config, evaluate, pipeline
+from curate.contest import open_contest
+from curate.errors import ConfigError, DataError
+from tests.pipelines import tiny_world
+from tests.pipelines.tiny_world import World
+
+JUDGED = {"tokens": 400, "batch_tokens": 100, "seeds": 2, "keep": 0.5, "measurements": 2, "learning_rate": 3e-3}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    torch.set_num_threads(1)
+    made = tiny_world.make(tmp_path_factory.mktemp("world"))
+    held_out = [tiny_world.animal(n) for n in range(2000, 2012, 2)]
+    pq.write_table(pa.table({"text": held_out}), made.root / "held-out.parquet")
+    for path in made.pool.glob("*.parquet"):
+        table = pq.read_table(path)
+        topics = ["animal" if row % 2 else "number" for row in table["id"].to_pylist()]
+        pq.write_table(table.append_column("topic", pa.array(topics)), path)
+    return made
+
+
+def section(world: World, **changes: Any) -> dict[str, Any]:
+    return {"data": {"path": str(world.root / "held-out.parquet")}, "label": {"topic": "animal"}, **JUDGED, **changes}
+
+
+@pytest.fixture(scope="module")
+def run_dir(world: World) -> Path:
+    where = world.root / "run"
+    pipeline.run(config.validate(world.settings(evaluation=section(world))), where)
+    return where
+
+
+def invoke(*words: str) -> str:
+    found = CliRunner().invoke(cli.app, [*words], catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return found.output
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "trained").iterdir()}
+
+
+def test_evaluate_trains_every_arm_with_every_seed_once(run_dir: Path) -> None:
+    shown = invoke("evaluate", str(run_dir))
+    arms = ["uniform", "random", "mixing", "clean", "bds weighted", "bds filtered", "bds resampled"]
+    assert all(arm in shown for arm in arms)
+    trained = pq.read_table(run_dir / "evaluation" / "trainings.parquet").to_pylist()
+    assert sorted((row["arm"], row["seed"]) for row in trained) == sorted(
+        (arm, seed) for arm in arms for seed in (0, 1)
+    )
+    before = stamps(run_dir / "evaluation")
+    assert len(before) == len(trained)
+    invoke("evaluate", str(run_dir))
+    assert stamps(run_dir / "evaluation") == before
+
+
+def test_a_lost_training_is_repeated_to_the_bit_and_no_other(run_dir: Path) -> None:
+    invoke("evaluate", str(run_dir), "--against", "random")
+    folder = run_dir / "evaluation" / "trained"
+    contest = open_contest(str(run_dir / "evaluation"))
+    lost = contest.path(*contest.trainings[0])
+    content, before = lost.read_bytes(), stamps(folder.parent)
+    lost.unlink()
+    invoke("evaluate", str(run_dir), "--against", "random")
+    assert lost.read_bytes() == content
+    after = stamps(folder.parent)
+    assert {name for name in after if after[name] != before[name]} == {lost.name}
+
+
+def test_workers_do_not_change_a_result(world: World, run_dir: Path) -> None:
+    invoke("evaluate", str(run_dir), "--against", "uniform")
+    contest = open_contest(str(run_dir / "evaluation"))
+    arm, seed = contest.trainings[1]
+    path, content = contest.path(arm, seed), contest.path(arm, seed).read_bytes()
+    path.unlink()
+    invoke("evaluate", str(run_dir), "--against", "uniform", "--set", "cluster.workers=2")
+    assert path.read_bytes() == content
+
+
+def test_what_is_judged_decides_what_is_trained_again(world: World, run_dir: Path) -> None:
+    invoke("evaluate", str(run_dir), "--against", "uniform")
+    contest = open_contest(str(run_dir / "evaluation"))
+    names = {contest.path(arm, seed).name for arm, seed in contest.trainings}
+    changed = evaluate.with_evaluation(run_dir, overrides=["evaluation.tokens=500"])
+    other = evaluate.begin(run_dir / "evaluation", run_dir, changed, contest.arms)
+    assert not names & {other.path(arm, seed).name for arm, seed in other.trainings}
+    more = evaluate.with_evaluation(run_dir, overrides=["evaluation.seeds=3"])
+    again = evaluate.begin(run_dir / "evaluation", run_dir, more, contest.arms)
+    assert names < {again.path(arm, seed).name for arm, seed in again.trainings}
+
+
+def test_held_out_rows_that_the_target_has_are_refused(world: World, run_dir: Path, tmp_path: Path) -> None:
+    rows = [tiny_world.animal(2000), tiny_world.animal(1004)]
+    pq.write_table(pa.table({"text": rows}), tmp_path / "overlap.parquet")
+    with pytest.raises(DataError) as caught:
+        evaluate.evaluate(run_dir, evaluate.with_evaluation(run_dir, data=str(tmp_path / "overlap.parquet")))
+    assert "row 1" in caught.value.where
+    assert "row 2 of the target" in caught.value.found
+
+
+def test_a_pool_row_that_is_held_out_trains_nobody(world: World, run_dir: Path, tmp_path: Path) -> None:
+    from curate.training_rows import TrainingRows
+
+    leaked = tiny_world.texts(60)[7]
+    pq.write_table(pa.table({"text": [leaked, tiny_world.animal(2000)]}), tmp_path / "leak.parquet")
+    changed = evaluate.with_evaluation(run_dir, data=str(tmp_path / "leak.parquet"))
+    contest = evaluate.begin(tmp_path / "contest", run_dir, changed, [])
+    from curate.evaluation.arms import Rows, mixture
+    from curate.models.loading import load
+    from curate.sources.base import source_from_dict
+
+    rows = TrainingRows(contest.job, contest.evaluation, source_from_dict(contest.data))
+    chosen = mixture("uniform", Rows(np.ones(60), np.ones(60, bool), 0), contest.evaluation, np.random.default_rng(0))
+    model = load(contest.job.model_path, config=contest.job.model_config, seed=0)
+    seen: set[int] = set()
+    for batch in rows.batches(chosen, np.random.default_rng(0), model):
+        seen.update(batch.rows)
+        if len(seen) >= 59:
+            break
+    assert seen == set(range(60)) - {7}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "place"),
+    [
+        (["evaluation.label={topik: animal}"], "evaluation.label: topik"),
+        (["evaluation.label={}", "evaluation.against=[clean]"], "evaluation.against: clean"),
+        (["evaluation=null"], "evaluation"),
+        (["evaluation.tokens=0"], "tokens"),
+    ],
+)
+def test_a_wrong_evaluation_is_named(run_dir: Path, overrides: list[str], place: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        evaluate.evaluate(run_dir, evaluate.with_evaluation(run_dir, overrides=overrides))
+    assert place in caught.value.where
+
+
+def write_arena(world: World, folder: Path, methods: list[Any], **more: Any) -> Path:
+    world.file(folder / "tiny.yaml", evaluation=section(world))
+    file = folder / "arena.yaml"
+    file.write_text(yaml.safe_dump({"problems": {"tiny": "tiny.yaml"}, "methods": methods, **more}))
+    return file
+
+
+def test_the_arena_ranks_methods_shares_features_and_takes_another_with_a_line(world: World, tmp_path: Path) -> None:
+    where = tmp_path / "arena"
+    methods: list[Any] = ["less", {"label": "sharp", "method": {"name": "less", "effective_share": 0.1}}, "dsir"]
+    invoke("arena", str(write_arena(world, tmp_path, methods, against=["uniform"])), "--run-dir", str(where))
+    runs = where / "tiny" / "runs"
+    features = [runs / name / "features" / "part-00000.arrow" for name in ("less", "sharp")]
+    assert features[0].stat().st_ino == features[1].stat().st_ino
+    before = stamps(where / "tiny" / "evaluation")
+    assert len(before) == 2 * 4
+    shown = invoke(
+        "arena",
+        str(
+            write_arena(
+                world, tmp_path, [*methods, {"label": "chance", "method": {"name": "random"}}], against=["uniform"]
+            )
+        ),
+        "--run-dir",
+        str(where),
+    )
+    after = stamps(where / "tiny" / "evaluation")
+    assert {name: after[name] for name in before} == before
+    assert len(after) == len(before) + 2
+    ranking = pq.read_table(where / "ranking.parquet").to_pylist()
+    assert {row["arm"] for row in ranking} == {"uniform", "less", "sharp", "dsir", "chance"}
+    assert all(row["arm"] in shown for row in ranking)
+    assert (where / "evaluation.html").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ({"problems": {}, "methods": ["less"]}, "problems"),
+        ({"problems": {"a": "absent.yaml"}, "methods": ["less"]}, "absent.yaml"),
+        ({"problems": {"tiny": "tiny.yaml"}, "methods": ["lesss"]}, "lesss"),
+        ({"problems": {"tiny": "tiny.yaml"}, "methods": ["less", "less"]}, "arena"),
+        ({"problems": {"tiny": "tiny.yaml"}, "methods": ["random"]}, "label"),
+        ({"problems": {"../x": "tiny.yaml"}, "methods": ["less"]}, "problems"),
+        ({"problems": {"tiny": "tiny.yaml"}, "methods": ["less"], "arm": ["filtered"]}, "arm"),
+    ],
+)
+def test_a_wrong_arena_file_is_named(world: World, tmp_path: Path, content: dict[str, Any], place: str) -> None:
+    world.file(tmp_path / "tiny.yaml", evaluation=section(world))
+    file = tmp_path / "arena.yaml"
+    file.write_text(json.dumps(content))
+    found = CliRunner().invoke(cli.app, ["arena", str(file), "--run-dir", str(tmp_path / "a")])
+    assert isinstance(found.exception, ConfigError)
+    assert place in str(found.exception)
