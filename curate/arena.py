@@ -81,7 +81,7 @@ class Prepared:
 
 def load(file: Path) -> ArenaConfig:
     """Read an arena file. Raises ConfigError with file, line and key."""
-    content, lines = config.parse(_bytes(file, "an arena file"), str(file))
+    content, lines = config.read(file, "an arena file")
     try:
         return ArenaConfig.model_validate(content)
     except ValidationError as error:
@@ -107,7 +107,8 @@ def arena(file: Path, root: Path, *, observer: Observer | None = None) -> Evalua
     observer = observer or Silent()
     settings = load(file)
     prepared = {name: prepare(settings, file.parent / path, root / name) for name, path in settings.problems.items()}
-    with lock.exclusive(root / ".lock"), evaluate.Crew(next(iter(prepared.values()))[0].pipeline) as crew:
+    first = next(iter(prepared.values()))[0]
+    with lock.exclusive(root / ".lock"), pipeline.Crew(first.pipeline, observer) as crew:
         problems = [_problem(settings, name, members, crew, observer) for name, members in prepared.items()]
     facts = evaluate.facts(open_contest(str(root / problems[0].name / "evaluation")))
     return EvaluationView(f"Arena {file.stem}", facts, problems)
@@ -121,7 +122,7 @@ def prepare(settings: ArenaConfig, file: Path, root: Path) -> list[Prepared]:
 
 
 def _pipeline(settings: ArenaConfig, entry: EntryConfig, file: Path) -> Pipeline:
-    content, _ = config.parse(_bytes(file, "a pipeline file"), str(file))
+    content, _ = config.read(file, "a pipeline file")
     name = entry.method.get("name")
     if name not in METHODS:
         raise ConfigError(f"arena: {entry.label}", f"method {name!r}", f"one of {', '.join(METHODS)}", "Correct it.")
@@ -143,7 +144,7 @@ def _features(entry: EntryConfig, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _problem(
-    settings: ArenaConfig, name: str, members: list[Prepared], crew: evaluate.Crew, observer: Observer
+    settings: ArenaConfig, name: str, members: list[Prepared], crew: pipeline.Crew, observer: Observer
 ) -> ProblemView:
     for place, member in enumerate(members, start=1):
         observer.note(f"{name}: {member.entry.label}, {place} of {len(members)}")
@@ -168,13 +169,6 @@ def _problem(
     root = first.run_dir.parent.parent / "evaluation"
     contest = evaluate.begin(root, first.run_dir, first.pipeline, [*evaluate.controls(first.pipeline), *arms])
     return evaluate.compete(contest, crew.get, observer, name=name)
-
-
-def _bytes(file: Path, expected: str) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ConfigError(str(file), error.strerror or "unreadable", expected, "Check the path.") from error
 
 
 def _alike(member: Prepared, earlier: list[Prepared]) -> Iterator[Prepared]:

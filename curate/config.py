@@ -135,16 +135,21 @@ def load(file: Path, overrides: list[str] | None = None) -> Pipeline:
     Raises:
         ConfigError: with file, line and key, a did-you-mean for unknown keys.
     """
-    try:
-        text = file.read_bytes()
-    except OSError as error:
-        raise ConfigError(str(file), error.strerror or "unreadable", "a pipeline file", "Check the path.") from error
-    if len(text) > MAX_BYTES:
-        raise ConfigError(str(file), f"{len(text)} bytes", f"at most {MAX_BYTES}", "A pipeline file is a page of YAML.")
-    content, lines = parse(text, str(file))
+    content, lines = read(file, "a pipeline file")
     for item in overrides or []:
         override(content, item)
     return validate(content, lambda key: _override(key, lines, overrides or []) or f"{file}:{_line(lines, key)}")
+
+
+def read(file: Path, expected: str) -> tuple[dict[str, Any], dict[Key, int]]:
+    """The content of a YAML file, and key path → line. Raises ConfigError, saying what was expected."""
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(str(file), error.strerror or "unreadable", expected, "Check the path.") from error
+    if len(text) > MAX_BYTES:
+        raise ConfigError(str(file), f"{len(text)} bytes", f"at most {MAX_BYTES}", "Such a file is a page of YAML.")
+    return parse(text, str(file))
 
 
 def validate(content: dict[str, Any], where: Any = lambda key: "config") -> Pipeline:

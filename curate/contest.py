@@ -34,6 +34,7 @@ class Contest:
         evaluation: the settings; `model` is the model to train, as it is before any warm-up.
         model: that model as run.json names models.
         data: the held-out rows as scanned.
+        environment: what a training depends on beside all this: versions, kind of machine and device, threads.
         arms: what is compared.
     """
 
@@ -42,6 +43,7 @@ class Contest:
     evaluation: EvaluationConfig
     model: dict[str, Any]
     data: dict[str, Any]
+    environment: dict[str, str]
     arms: tuple[Arm, ...]
 
     @property
@@ -64,10 +66,10 @@ class Contest:
 
     def path(self, arm: Arm, seed: int) -> Path:
         """Where the result of a training lies."""
-        settings = self.evaluation.model_dump(mode="json", exclude={"data", "seeds", "against"})
+        settings = self.evaluation.model_dump(mode="json", exclude={"data": {"path"}, "seeds": True, "against": True})
         used = self._weights_used(arm)
         key = fingerprint(
-            settings, self.data["fingerprint"], self.model["fingerprint"], self.job.source.fingerprint,
+            settings, self.environment, self.data["fingerprint"], self.model["fingerprint"], self.job.source.fingerprint,
             [target.fingerprint for target in self.job.targets] if arm.use == "mixing" else [],
             arm.use, arm.draw, hashlib.sha256(used.tobytes()).hexdigest(), seed,
         )  # fmt: skip
@@ -85,6 +87,7 @@ def write(contest: Contest) -> None:
         "evaluation": contest.evaluation.model_dump(mode="json"),
         "model": contest.model,
         "data": contest.data,
+        "environment": contest.environment,
         "arms": [asdict(arm) for arm in contest.arms],
     }
     atomic.write_bytes(contest.root / "contest.json", canonical(content))
@@ -104,6 +107,7 @@ def _open(root: str, _changed: int) -> Contest:
         EvaluationConfig.model_validate(content["evaluation"]),
         content["model"],
         content["data"],
+        content["environment"],
         tuple(Arm(**arm) for arm in content["arms"]),
     )
 
@@ -119,6 +123,7 @@ class Result:
         parameters: size of the model.
         effective_sample_size: rows that the training amounted to.
         duplicate_mass: share of it that went to rows whose text an earlier row has.
+        leaked: rows of the pool that have a held-out text, and so train nobody.
     """
 
     seed: int
@@ -127,6 +132,7 @@ class Result:
     parameters: int
     effective_sample_size: float
     duplicate_mass: float
+    leaked: int
 
 
 def result(contest: Contest, arm: Arm, seed: int) -> Result | None:
@@ -143,7 +149,17 @@ def result(contest: Contest, arm: Arm, seed: int) -> Result | None:
             found["parameters"],
             found["effective_sample_size"],
             found["duplicate_mass"],
+            found["leaked"],
         )
     except (ValueError, KeyError, TypeError) as error:
         fix = "Remove the file: its training is repeated."
         raise IntegrityError(str(path), f"unreadable content ({error})", "the result of a training", fix) from error
+
+
+def required(contest: Contest, arm: Arm, seed: int) -> Result:
+    """The result of a training that was done. Raises IntegrityError if it is gone."""
+    found = result(contest, arm, seed)
+    if found is None:
+        expected = f"the training of {arm.name} with seed {seed}"
+        raise IntegrityError(str(contest.path(arm, seed)), "no such file", expected, "Run the same command again.")
+    return found

@@ -11,23 +11,22 @@ import pyarrow as pa
 
 from curate import config, inputs
 from curate.config import EvaluationConfig, Pipeline
-from curate.contest import Contest, Result, result, write
+from curate.contest import Contest, Result, required, result, write
 from curate.errors import ConfigError
 from curate.evaluation.arms import Arm
 from curate.evaluation.settings import CONTROLS, OF_A_RUN, Control, Use
 from curate.evaluation.statistics import ArmFacts, Trained, summarise
-from curate.executors.base import Executor
 from curate.features.settings import GradientsConfig
-from curate.held_out import WHOLE, refuse_overlap
+from curate.held_out import WHOLE, labelled, refuse_overlap
 from curate.job import Job, open_job
 from curate.manifest import commits, dataset
 from curate.manifest import run as runs
-from curate.pipeline import Workers, executor
+from curate.pipeline import Crew, Workers
 from curate.reports import evaluation_frames as frames
 from curate.reports.evaluation import EvaluationView, ProblemView, render
 from curate.reports.progress import Observer, Silent
 from curate.sources import base as sources
-from curate.storage import atomic, tables
+from curate.storage import atomic, lock, tables
 
 FORWARD = 1 / 3
 """A forward pass as a share of forward and backward."""
@@ -48,9 +47,10 @@ def evaluate(run_dir: Path, pipeline: Pipeline, *, observer: Observer | None = N
         raise ConfigError(str(run_dir), "no manifest", "a finished run", "Finish it with `curate run`.")
     name = pipeline.method.name
     arms = [Arm(f"{name} {use}", use, str(run_dir.resolve())) for use in OF_A_RUN]
-    contest = begin(run_dir / "evaluation", run_dir, pipeline, [*controls(pipeline), *arms])
-    with Crew(pipeline) as crew:
-        problem = compete(contest, crew.get, observer or Silent(), name=run_dir.name)
+    root, observer = run_dir / "evaluation", observer or Silent()
+    with lock.exclusive(root / ".lock"), Crew(pipeline, observer) as crew:
+        contest = begin(root, run_dir, pipeline, [*controls(pipeline), *arms])
+        problem = compete(contest, crew.get, observer, name=run_dir.name)
     return EvaluationView(f"Evaluation of {run_dir.name}", facts(contest), [problem])
 
 
@@ -84,10 +84,10 @@ def controls(pipeline: Pipeline) -> list[Arm]:
         missing["clean"] = "evaluation.label: the columns of the pool that tell good rows, and their values there"
     if not pipeline.targets:
         missing["mixing"] = "a `target` section: its rows are mixed in"
-    for use in section.against:
-        if "against" in section.model_fields_set and use in missing:
+    for use in section.against or []:
+        if use in missing:
             raise ConfigError(f"evaluation.against: {use}", "nothing to make it of", missing[use], "Add it.")
-    asked: set[Control] = {"uniform", *section.against}
+    asked: set[Control] = {"uniform", *(CONTROLS if section.against is None else section.against)}
     return [Arm(use, use) for use in CONTROLS if use in asked and use not in missing]
 
 
@@ -103,8 +103,11 @@ def begin(root: Path, run_dir: Path, pipeline: Pipeline, arms: Sequence[Arm]) ->
     data = sources.scan(section.data, shard_rows=WHOLE)
     refuse_overlap(job, data, section.data)
     record = inputs.model_record(model)
+    environment = inputs.environment(pipeline)
     settled = section.model_copy(update={"model": model})
-    contest = Contest(root, str(run_dir.resolve()), settled, record, sources.source_to_dict(data), tuple(arms))
+    contest = Contest(
+        root, str(run_dir.resolve()), settled, record, sources.source_to_dict(data), environment, tuple(arms)
+    )
     write(contest)
     return contest
 
@@ -117,16 +120,17 @@ def compete(contest: Contest, workers: Workers, observer: Observer, *, name: str
         for _ in workers().map(partial(_perform, str(contest.root)), waiting):
             observer.advance(1)
         observer.done()
-    results = [(arm, found) for arm, seed in contest.trainings if (found := result(contest, arm, seed)) is not None]
+    results = [(arm, required(contest, arm, seed)) for arm, seed in contest.trainings]
     trained = [Trained(arm.name, found.seed, found.tokens, found.losses) for arm, found in results]
     known = {arm.name: _facts(arm, found) for arm, found in results}
-    return ProblemView(name, summarise(trained, known), trained, [])
+    leaked = max((found.leaked for _, found in results), default=0)
+    notes = [f"{leaked:,} rows of the pool have a held-out text: no arm trains on them."] if leaked else []
+    return ProblemView(name, summarise(trained, known), trained, notes)
 
 
 def facts(contest: Contest) -> dict[str, str]:
     """What a reader has to know about the trainings."""
-    section, record = contest.evaluation, contest.job.record
-    environment = record.environment
+    section, environment = contest.evaluation, contest.environment
     return {
         "trained model": contest.model["name"],
         "tokens of a training": f"{section.tokens:,}",
@@ -146,27 +150,6 @@ def write_view(view: EvaluationView, root: Path) -> Path:
     path = root / "evaluation.html"
     atomic.write_bytes(path, render(view).encode())
     return path
-
-
-class Crew:
-    """An executor that starts when it is first needed, and ends with the block."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self._executor: Executor | None = None
-
-    def get(self) -> Executor:
-        """The executor."""
-        if self._executor is None:
-            self._executor = executor(self._pipeline)
-        return self._executor
-
-    def __enter__(self) -> Crew:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._executor is not None:
-            self._executor.close()
 
 
 def curation_passes(run_dir: str, parameters: int) -> float:
@@ -222,3 +205,5 @@ def _check_label(job: Job, section: EvaluationConfig) -> None:
             raise ConfigError(
                 f"evaluation.label: {column}", "no such column in the pool", f"one of {', '.join(names)}", "Correct it."
             )
+    if section.label and not labelled(job, section.label).any():
+        raise ConfigError("evaluation.label", "no such row in the pool", "at least one good row", "Correct the values.")

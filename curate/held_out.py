@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
 
 from curate.errors import DataError
@@ -35,6 +37,17 @@ def target_tables(job: Job) -> list[tuple[pa.Table, SourceConfig]]:
     pairs = zip(job.targets, job.pipeline.targets, strict=True)
     size = job.pipeline.pool.shard_rows
     return [(table_of(source, size).slice(0, section.max_rows), section) for source, section in pairs]
+
+
+def labelled(job: Job, label: Mapping[str, str | int | bool]) -> np.ndarray:
+    """Whether every column of a row of the pool has its value, bool [n]; all of them without a label."""
+    found = [np.empty(0, bool)]
+    for shard in job.shards:
+        table, good = sources.read(shard, job.source.schema, [*label]), np.ones(shard.rows, bool)
+        for name, value in label.items():
+            good &= np.array([other == value for other in table[name].to_pylist()], bool)
+        found.append(good)
+    return np.concatenate(found)
 
 
 def refuse_overlap(job: Job, data: Source, section: SourceConfig) -> None:

@@ -10,14 +10,16 @@ import numpy as np
 
 from curate import evaluate
 from curate.config import Pipeline
-from curate.contest import Contest, result
+from curate.contest import Contest, required
 from curate.errors import ConfigError
 from curate.evaluation import arms
 from curate.evaluation.arms import Arm, Rows
 from curate.evaluation.datamodel import with_interval
 from curate.evaluation.statistics import Interval
 from curate.job import open_job
+from curate.pipeline import Crew
 from curate.reports.progress import Observer, Silent
+from curate.storage import lock
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,10 @@ def lds(
         section = pipeline.evaluation.model_copy(update={"keep": share})
         pipeline = pipeline.model_copy(update={"evaluation": section})
     entries = [Arm(f"subset {number}", "random", draw=number) for number in range(subsets)]
-    contest = evaluate.begin(run_dirs[0] / "evaluation" / "lds", run_dirs[0], pipeline, entries)
-    with evaluate.Crew(pipeline) as crew:
-        evaluate.compete(contest, crew.get, observer or Silent(), name="lds")
+    root, observer = run_dirs[0] / "evaluation" / "lds", observer or Silent()
+    with lock.exclusive(root / ".lock"), Crew(pipeline, observer) as crew:
+        contest = evaluate.begin(root, run_dirs[0], pipeline, entries)
+        evaluate.compete(contest, crew.get, observer, name="lds")
     rows, losses = [_members(contest, arm) for arm in contest.arms], [_loss(contest, arm) for arm in contest.arms]
     return [_score(run, rows, losses) for run in run_dirs]
 
@@ -80,8 +83,7 @@ def _members(contest: Contest, arm: Arm) -> np.ndarray:
 
 def _loss(contest: Contest, arm: Arm) -> float:
     """Held-out loss after training on a subset, mean over seeds."""
-    found = [result(contest, arm, seed) for seed in range(contest.evaluation.seeds)]
-    return float(np.mean([each.losses[-1] for each in found if each is not None]))
+    return float(np.mean([required(contest, arm, seed).losses[-1] for seed in range(contest.evaluation.seeds)]))
 
 
 def _score(run: Path, rows: list[np.ndarray], losses: list[float]) -> Score:

@@ -56,7 +56,12 @@ def run(
     paths = RunPaths(run_dir)
     if reuse is not None:
         reuse.refuse(run_dir)
-    with lock.exclusive(paths.lock), Flow(paths, observer or Silent(), workers) as flow:
+    observer = observer or Silent()
+    with (
+        lock.exclusive(paths.lock),
+        Crew(pipeline, observer) as crew,
+        Flow(paths, observer, workers or crew.get) as flow,
+    ):
         flow.open(pipeline, allow_environment_change, reuse)
         flow.map("prepare")
         if pipeline.reads_model:
@@ -73,12 +78,33 @@ def run(
     return run_dir
 
 
+class Crew:
+    """An executor that starts when it is first asked for, and ends with the block."""
+
+    def __init__(self, pipeline: Pipeline, observer: Observer) -> None:
+        self._pipeline, self._observer = pipeline, observer
+        self._executor: Executor | None = None
+
+    def get(self) -> Executor:
+        """The executor."""
+        if self._executor is None:
+            self._executor = executor(self._pipeline)
+            self._observer.note(f"running on {self._executor.describe()}")
+        return self._executor
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._executor is not None:
+            self._executor.close()
+
+
 class Flow:
     """Maps stages over shards and keeps to what is already committed, here or in an earlier run."""
 
-    def __init__(self, paths: RunPaths, observer: Observer, workers: Workers | None = None) -> None:
-        self._paths, self._observer, self._given = paths, observer, workers
-        self._executor: Executor | None = None
+    def __init__(self, paths: RunPaths, observer: Observer, workers: Workers) -> None:
+        self._paths, self._observer, self._workers = paths, observer, workers
         self._links: Links | None = None
         self._events = Events(paths.events)
 
@@ -87,8 +113,6 @@ class Flow:
 
     def __exit__(self, *_: object) -> None:
         self._observer.done()
-        if self._executor is not None:
-            self._executor.close()
 
     def open(self, pipeline: Pipeline, allow_environment_change: bool, reuse: Reuse | None) -> None:
         """Begin the run, or check that what is there can be continued, and sweep what a killed writer left."""
@@ -97,7 +121,6 @@ class Flow:
             self._observer.note(
                 f"removed {len(left)} unfinished file{'s' if len(left) > 1 else ''} of an interrupted run"
             )
-        self._pipeline = pipeline
         with self._observing("inputs"):
             self._record = inputs.begin(
                 self._paths, pipeline, self._observer, allow_environment_change=allow_environment_change, reuse=reuse
@@ -156,14 +179,6 @@ class Flow:
     def _set_aside(self, record: commits.Commit) -> None:
         for line in commits.quarantine(self._paths, record):
             self._observer.note(line)
-
-    def _workers(self) -> Executor:
-        if self._given is not None:
-            return self._given()
-        if self._executor is None:
-            self._executor = executor(self._pipeline)
-            self._observer.note(f"running on {self._executor.describe()}")
-        return self._executor
 
     @contextmanager
     def _observing(self, stage: str, extent: Extent = UNKNOWN, resumed: int = 0) -> Iterator[None]:

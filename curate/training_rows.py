@@ -13,10 +13,9 @@ from curate import featurizing
 from curate.config import EvaluationConfig
 from curate.errors import DataError
 from curate.evaluation import arms
-from curate.held_out import WHOLE, row_keys, table_of, target_tables
+from curate.held_out import WHOLE, labelled, row_keys, table_of, target_tables
 from curate.job import Job
 from curate.models.language_model import LanguageModel
-from curate.sources import base as sources
 from curate.sources.base import Source
 from curate.sources.config import SourceConfig
 from curate.sources.tokens import Tokens
@@ -63,11 +62,7 @@ class TrainingRows:
     @cached_property
     def clean(self) -> np.ndarray:
         """Whether a row's label calls it good, bool [n]; all of them without a label."""
-        label, job = self.evaluation.label, self.job
-        if not label:
-            return np.ones(sum(shard.rows for shard in job.shards), bool)
-        shards = (sources.read(shard, job.source.schema, [*label]) for shard in job.shards)
-        return np.concatenate([_all_equal(table, label) for table in shards])
+        return labelled(self.job, self.evaluation.label)
 
     @cached_property
     def keys(self) -> list[bytes | None]:
@@ -78,6 +73,11 @@ class TrainingRows:
             known = row_keys(table, self.job.pipeline.pool)
             found += [known.get(row) for row in range(len(table))]
         return found
+
+    @property
+    def leaked(self) -> int:
+        """Rows of the pool that have a held-out text."""
+        return sum(key in self._leaked for key in self.keys)
 
     def held_out(self, language_model: LanguageModel) -> list[Batch]:
         """The rows to predict, in batches."""
@@ -144,8 +144,3 @@ class TrainingRows:
         keys = row_keys(table, section)
         for at, row in enumerate(rows.tolist()):
             self._rows[row] = None if keys.get(at) in self._leaked else found[at]
-
-
-def _all_equal(table: pa.Table, label: dict[str, str | int | bool]) -> np.ndarray:
-    """Whether every column has its value, bool [n]."""
-    return np.all([[found == value for found in table[name].to_pylist()] for name, value in label.items()], axis=0)

@@ -45,6 +45,7 @@ def perform(root: str, index: int) -> None:
         "rows": len(mixture.rows),
         "effective_sample_size": mixture.effective_sample_size,
         "duplicate_mass": _duplicate_mass(mixture, rows),
+        "leaked": rows.leaked,
     }
     atomic.write_bytes(path, canonical(content))
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from curate.evaluation.settings import JudgeSettings, Use
+from curate.evaluation.statistics import effective_sample_size
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Mixture:
     @property
     def effective_sample_size(self) -> float:
         """(sum p)^2 / sum p^2 of the shares; the number of rows if all get the same."""
-        return float(self.shares.sum() ** 2 / np.square(self.shares).sum())
+        return effective_sample_size(self.shares)
 
 
 def mixture(use: Use, rows: Rows, settings: JudgeSettings, generator: np.random.Generator) -> Mixture:

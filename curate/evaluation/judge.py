@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from curate.errors import ModelError
 from curate.evaluation.settings import JudgeSettings
 from curate.models.base import WarmupSettings
 from curate.models.language_model import LanguageModel
@@ -57,14 +58,18 @@ def judge(
     def objective(model: LanguageModel, batch: Batch) -> Tensor:
         return (sample_losses(model, batch) * factors[list(batch.rows)]).mean()
 
-    warm_up(
-        language_model,
-        batches,
-        training,
-        objective=objective,
-        progress=progress,
-        keep=lambda *_: losses.append(held_out_loss(language_model, held_out)),
-    )
+    try:
+        warm_up(
+            language_model,
+            batches,
+            training,
+            objective=objective,
+            progress=progress,
+            keep=lambda *_: losses.append(held_out_loss(language_model, held_out)),
+        )
+    except ModelError as error:  # which speaks of model.warmup
+        where, fix = error.where.replace("model.warmup", "evaluation"), "Lower evaluation.learning_rate."
+        raise ModelError(where, error.found, error.expected, fix) from error
     return [settings.tokens * (span + 1) // spans for span in range(spans)], losses
 
 

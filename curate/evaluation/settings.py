@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from curate.models.base import ModelConfig
 from curate.types import Section
@@ -41,5 +41,11 @@ class JudgeSettings(Section):
     """Share of the target's rows in direct mixing; the rest are the pool's."""
     measurements: Annotated[int, Field(ge=1)] = 6
     """How often the held-out loss is measured, at equal spans of the tokens; the last time is the result."""
-    against: list[Control] = Field(default_factory=lambda: [*CONTROLS])
-    """What learned weights are compared with; `uniform` is always there, `clean` needs a `label`."""
+    against: list[Control] | None = None
+    """What learned weights are compared with: `uniform` always, then these; by default all there is a label and a target for."""
+
+    @model_validator(mode="after")
+    def _a_step_in_every_span(self) -> JudgeSettings:
+        if self.tokens < self.measurements * self.batch_tokens:
+            raise ValueError("tokens must be at least measurements x batch_tokens: a step before each measurement")
+        return self

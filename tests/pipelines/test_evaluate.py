@@ -16,7 +16,9 @@ from typer.testing import CliRunner
 
 from curate import cli, config, evaluate, pipeline
 from curate.contest import open_contest
-from curate.errors import ConfigError, DataError
+from curate.errors import ConfigError, DataError, ModelError, ResourceError
+from curate.evaluation.arms import Arm
+from curate.storage import lock
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World
 
@@ -135,13 +137,16 @@ def test_a_pool_row_that_is_held_out_trains_nobody(world: World, run_dir: Path, 
         if len(seen) >= 59:
             break
     assert seen == set(range(60)) - {7}
+    assert rows.leaked == 1
 
 
 @pytest.mark.parametrize(
     ("overrides", "place"),
     [
         (["evaluation.label={topik: animal}"], "evaluation.label: topik"),
+        (["evaluation.label={topic: plant}"], "evaluation.label"),
         (["evaluation.label={}", "evaluation.against=[clean]"], "evaluation.against: clean"),
+        (["evaluation.tokens=150"], "evaluation"),
         (["evaluation=null"], "evaluation"),
         (["evaluation.tokens=0"], "tokens"),
     ],
@@ -150,6 +155,37 @@ def test_a_wrong_evaluation_is_named(run_dir: Path, overrides: list[str], place:
     with pytest.raises(ConfigError) as caught:
         evaluate.evaluate(run_dir, evaluate.with_evaluation(run_dir, overrides=overrides))
     assert place in caught.value.where
+
+
+def test_without_a_label_there_is_no_oracle_and_no_error(run_dir: Path) -> None:
+    changed = evaluate.with_evaluation(run_dir, overrides=["evaluation.label={}"])
+    assert [arm.name for arm in evaluate.controls(changed)] == ["uniform", "random", "mixing"]
+
+
+def test_another_column_of_the_held_out_file_is_another_comparison(world: World, run_dir: Path, tmp_path: Path) -> None:
+    rows = [tiny_world.animal(2000), tiny_world.animal(2002)]
+    pq.write_table(pa.table({"text": rows, "other": rows[::-1]}), tmp_path / "two.parquet")
+    paths = set[str]()
+    for column in ("text", "other"):
+        data = f"evaluation.data={{path: '{tmp_path / 'two.parquet'}', text: {column}}}"
+        contest = evaluate.begin(
+            tmp_path / "c", run_dir, evaluate.with_evaluation(run_dir, overrides=[data]), [Arm("uniform", "uniform")]
+        )
+        paths.add(contest.path(*contest.trainings[0]).name)
+    assert len(paths) == 2
+
+
+def test_two_evaluations_of_one_run_do_not_meet(run_dir: Path) -> None:
+    with lock.exclusive(run_dir / "evaluation" / ".lock"), pytest.raises(ResourceError):
+        evaluate.evaluate(run_dir, evaluate.with_evaluation(run_dir))
+
+
+def test_a_training_that_diverges_names_the_setting(world: World, run_dir: Path) -> None:
+    changed = evaluate.with_evaluation(run_dir, against=["uniform"], overrides=["evaluation.learning_rate=1e30"])
+    with pytest.raises(ModelError) as caught:
+        evaluate.evaluate(run_dir, changed)
+    assert "evaluation" in caught.value.where
+    assert "evaluation.learning_rate" in caught.value.fix
 
 
 def write_arena(world: World, folder: Path, methods: list[Any], **more: Any) -> Path:

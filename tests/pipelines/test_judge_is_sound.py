@@ -63,7 +63,7 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> ProblemView:
     runs = {name: with_weights(uniform, home / name, weights / weights.mean()) for name, weights in known.items()}
     arms = [*evaluate.controls(judged), *(Arm(name, "filtered", str(run.resolve())) for name, run in runs.items())]
     contest: Contest = evaluate.begin(home / "contest", uniform, judged, arms)
-    with evaluate.Crew(judged) as crew:
+    with pipeline.Crew(judged, Silent()) as crew:
         return evaluate.compete(contest, crew.get, Silent(), name="mixed")
 
 
