@@ -22,6 +22,7 @@ from curate.sinks.base import OutputConfig
 from curate.sources.base import PoolConfig, TargetConfig
 from curate.sources.config import SourceConfig
 from curate.types import Section
+from curate.weights.settings import LoopSettings
 
 MAX_BYTES = 1 << 20
 Key = tuple[str | int, ...]
@@ -82,9 +83,14 @@ class Pipeline(Section):
         return self.target if isinstance(self.target, list) else [self.target] if self.target else []
 
     @property
+    def loop(self) -> LoopSettings | None:
+        """The training with the method in the loop, if that is how it learns."""
+        return getattr(self.method, "loop", None)
+
+    @property
     def reads_features(self) -> bool:
         """Whether the method needs features."""
-        return METHODS[self.method.name].reads == "features"
+        return METHODS[self.method.name].reads == "features" and self.loop is None
 
     @property
     def encoder(self) -> str | None:
@@ -94,12 +100,19 @@ class Pipeline(Section):
     @property
     def reads_model(self) -> bool:
         """Whether any stage needs the proxy: for features, or for its tokenizer to count tokens."""
-        return (self.reads_features and self.features.needs_model) or self.output.tokens is not None
+        return (
+            (self.reads_features and self.features.needs_model)
+            or self.loop is not None
+            or self.output.tokens is not None
+        )
 
     @model_validator(mode="after")
     def _whole(self) -> Pipeline:
         if self.reads_features:
             self._check_features()
+        if self.loop is not None and (self.model is None or not self.targets):
+            missing = "model" if self.model is None else "target"
+            raise ValueError(f"method.loop trains the proxy: a `{missing}` section is needed")
         if self.output.tokens is not None and self.model is None:
             raise ValueError("output.tokens counts tokens: a `model` section with a tokenizer is needed")
         if len({target.name for target in self.targets}) < len(self.targets):

@@ -60,9 +60,19 @@ class Contest:
 
     @cached_property
     def weights(self) -> dict[str, np.ndarray]:
-        """Weights of the whole pool, float64 with NaN where a row was set aside, by run directory."""
+        """Weights of the whole pool as they are written, float64 with NaN where a row was set aside, by run directory."""
         runs = {self.run, *(arm.run for arm in self.arms if arm.run is not None)}
-        return {run: np.concatenate([part.weights for part in open_job(run).shard_weights()]) for run in sorted(runs)}
+        return {run: np.concatenate([part.weights for part in open_job(run).written_weights()]) for run in sorted(runs)}
+
+    def start(self, seed: int) -> Path:
+        """Where the model lies that all arms of a seed go on from, if there is a warm-up."""
+        settings = self.evaluation.model_dump(mode="json", include={"model", "warmup"})
+        set_aside = np.isnan(self.weights[self.run])
+        key = fingerprint(
+            settings, self.environment, self.data["fingerprint"], self.model["fingerprint"], self.job.source.fingerprint,
+            hashlib.sha256(set_aside.tobytes()).hexdigest(), seed,
+        )  # fmt: skip
+        return self.root / "started" / f"{key[:24]}.safetensors"
 
     def path(self, arm: Arm, seed: int) -> Path:
         """Where the result of a training lies."""

@@ -115,6 +115,13 @@ def begin(root: Path, run_dir: Path, pipeline: Pipeline, arms: Sequence[Arm]) ->
 def compete(contest: Contest, workers: Workers, observer: Observer, *, name: str) -> ProblemView:
     """Train what is not trained yet, and sum it all up."""
     waiting = [place for place, training in enumerate(contest.trainings) if result(contest, *training) is None]
+    if waiting and contest.evaluation.warmup is not None:
+        seeds = sorted({contest.trainings[place][1] for place in waiting})
+        missing = [seed for seed in seeds if not contest.start(seed).exists()]
+        observer.stage("warm up", len(missing), "models")
+        for _ in workers().map(partial(_start, str(contest.root)), missing):
+            observer.advance(1)
+        observer.done()
     if waiting:
         observer.stage("train", len(waiting), "trainings")
         for _ in workers().map(partial(_perform, str(contest.root)), waiting):
@@ -133,6 +140,7 @@ def facts(contest: Contest) -> dict[str, str]:
     section, environment = contest.evaluation, contest.environment
     return {
         "trained model": contest.model["name"],
+        **({"tokens of the shared warm-up": f"{section.warmup.tokens:,}"} if section.warmup else {}),
         "tokens of a training": f"{section.tokens:,}",
         "seeds": str(section.seeds),
         "held-out rows": f"{sum(file['rows'] for file in contest.data['files']):,}",
@@ -155,23 +163,42 @@ def write_view(view: EvaluationView, root: Path) -> Path:
 def curation_passes(run_dir: str, parameters: int) -> float:
     """What learning the weights of a run took, in forward+backward passes of a model over the pool.
 
-    A pass of the proxy counts by its size, a forward pass a third; its warm-up counts by its tokens. Counting n-grams, and
-    all that is done with features, counts nothing.
+    A pass of the proxy counts by its size, a forward pass a third; its warm-up counts by its tokens, a training with the
+    method in the loop by its visits and models. Counting n-grams, and all that is done with features, counts nothing.
 
     Args:
         run_dir: the run.
         parameters: size of the model whose passes are the unit.
     """
     job = open_job(run_dir)
-    features = job.pipeline.features
+    features, loop = job.pipeline.features, job.pipeline.loop
+    if loop is not None:
+        pool = commits.require(job.paths, "fit").facts["tokens"] / loop.passes
+        return _size(job, parameters) * (loop.passes * loop.work + _warmup_passes(job, pool))
     if not (job.pipeline.reads_features and features.needs_model):
         return 0.0
     pool = sum(int(counted.sum()) for index in range(len(job.shards)) if (counted := job.stored(index)[2]) is not None)
     warmup = job.model_config.warmup
     states = warmup.checkpoints if warmup else 1
     passes = states if isinstance(features, GradientsConfig) else FORWARD
-    size = commits.require(job.paths, "proxy").facts["parameters"] / parameters
-    return size * (passes + (warmup.tokens / max(1, pool) if warmup else 0.0))
+    return _size(job, parameters) * (passes + _warmup_passes(job, pool))
+
+
+def _size(job: Job, parameters: int) -> float:
+    """The proxy's size in models of so many parameters."""
+    return commits.require(job.paths, "proxy").facts["parameters"] / parameters
+
+
+def _warmup_passes(job: Job, pool: float) -> float:
+    """Passes over a pool of so many tokens that the proxy's warm-up amounts to."""
+    warmup = job.model_config.warmup
+    return warmup.tokens / max(1.0, pool) if warmup else 0.0
+
+
+def _start(root: str, seed: int) -> None:
+    from curate import trainings  # imported late, as below
+
+    trainings.start(root, seed)
 
 
 def _perform(root: str, index: int) -> None:

@@ -18,7 +18,7 @@ from curate.models import device, resolve
 from curate.models.base import ModelConfig
 from curate.reports.progress import Observer
 from curate.reuse import Reuse
-from curate.sinks.base import check_collision
+from curate.sinks.base import check_balance, check_collision
 from curate.sources import base as sources
 from curate.sources.base import Source
 from curate.storage.fingerprint import canonical, fingerprint
@@ -65,6 +65,7 @@ def survey(pipeline: Pipeline) -> RunRecord:
     """Look at every input and name every stage by what it depends on. Writes nothing."""
     pool = sources.scan(pipeline.pool, shard_rows=pipeline.pool.shard_rows)
     check_collision(pool.schema, pipeline.output)
+    check_balance(pool.schema, pipeline.output)
     targets = [sources.scan(target, shard_rows=pipeline.pool.shard_rows) for target in pipeline.targets]
     _check_rows(pipeline, pool, targets)
     record = RunRecord(

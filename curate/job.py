@@ -23,6 +23,7 @@ from curate.manifest import run as runs
 from curate.manifest.events import Events
 from curate.models.base import ModelConfig
 from curate.registry import METHODS
+from curate.sinks.adjustment import Adjustment, labels
 from curate.sinks.selection import Selection, ShardWeights
 from curate.sources import base as sources
 from curate.sources import rows
@@ -30,6 +31,7 @@ from curate.sources.base import Source
 from curate.storage import tables
 from curate.storage.fingerprint import fingerprint
 from curate.storage.paths import RunPaths
+from curate.training.loop import Looped
 from curate.types import Features, Shard
 
 STATED = ("method", "model", "revision", "target_sha256", "config_sha256", "version", "normalisation")
@@ -54,7 +56,10 @@ class Job:
 
     def method(self) -> Any:
         """The method of the pipeline, built from its section."""
-        return METHODS[self.pipeline.method.name].method()(self.pipeline.method)
+        made = METHODS[self.pipeline.method.name].method()(self.pipeline.method)
+        if self.pipeline.loop is None:
+            return made
+        return Looped(made.batch_weigher, self.pipeline.loop, share=made.config.effective_share)
 
     def verified(self, stage: str, index: int, *, within: Path | None = None) -> list[Path]:
         """Paths of the parts of a committed task, re-hashed; wrong ones are set aside. Raises IntegrityError.
@@ -130,9 +135,27 @@ class Job:
             counts = table["tokens"].to_numpy().astype(np.int64) if "tokens" in table.column_names else None
             yield ShardWeights(table["weight"].to_numpy().astype(np.float32), counts)
 
-    def selection(self) -> Selection:
+    def labels(self, index: int) -> list[str] | None:
+        """Group of every row of a shard, where the output balances groups."""
+        balance = self.pipeline.output.balance
+        if balance is None:
+            return None
+        return labels(sources.read(self.shards[index], self.source.schema, [balance.column]), balance.column)
+
+    def labelled_weights(self) -> Iterator[tuple[ShardWeights, list[str] | None]]:
+        """The weights of every shard with the groups of its rows, in order."""
+        for index, shard in enumerate(self.shard_weights()):
+            yield shard, self.labels(index)
+
+    def written_weights(self) -> Iterator[ShardWeights]:
+        """The weights of every shard as `select` adjusted them: what rows are chosen by."""
+        change = self.selected()[1]
+        return (change.of(*found) for found in self.labelled_weights())
+
+    def selected(self) -> tuple[Selection, Adjustment]:
         """What `select` decided."""
-        return Selection.from_json(json.loads(self.verified("select", 0)[0].read_bytes()))
+        content = json.loads(self.verified("select", 0)[0].read_bytes())
+        return Selection.from_json(content["selection"]), Adjustment(**content["adjustment"])
 
     @property
     def facts(self) -> dict[str, Any]:

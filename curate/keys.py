@@ -61,9 +61,10 @@ def stages(
         proxy = ("proxy",) if pipeline.features.needs_model else ()
         stage("target", proxy, seen, _reader(pipeline, encoder))
         stage("featurize", ("prepare", *proxy), _reader(pipeline, encoder))
-    stage(
-        "fit", ("featurize", "target") if pipeline.reads_features else ("prepare",), settings["method"], pipeline.seed
-    )
+    read = [_target(section, source) for section, source in zip(pipeline.targets, targets, strict=True)]
+    own = [settings["method"], pipeline.seed, *([read] if pipeline.loop else [])]
+    on = ("featurize", "target") if pipeline.reads_features else ("prepare", "proxy") if pipeline.loop else ("prepare",)
+    stage("fit", on, *own)
     stage("weigh", ("fit",), pipeline.output.tokens is not None)
     stage("select", ("weigh",), settings["output"], pipeline.seed)
     stage("render", ("select",))

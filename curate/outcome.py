@@ -37,7 +37,7 @@ def pool(root: Path) -> pl.LazyFrame:
     if manifest is None:
         raise ConfigError(str(root), "no manifest", "a finished run", "Finish it with `curate run`.")
     paths = RunPaths(root)
-    chosen = Selection.from_json(json.loads(paths.selection.read_bytes()))
+    chosen = Selection.from_json(json.loads(paths.selection.read_bytes())["selection"])
     original = _columns(paths, manifest)
     taken = {name: f"{name} (pool)" if name in LEARNED else name for name in original}
 

@@ -143,6 +143,8 @@ class _Estimate:
         settings = self.pipeline.model
         if name == "proxy":
             return settings.warmup.tokens if settings and settings.warmup else 0
+        if name == "fit" and self.pipeline.loop is not None:
+            return round(rows * self.tokens_per_row * self.pipeline.loop.passes)
         reads_tokens = name in ("featurize", "target") and isinstance(self.features, ProxyFeaturesConfig)
         return round(rows * self.tokens_per_row) if reads_tokens else 0
 
@@ -153,14 +155,20 @@ class _Estimate:
             "proxy": 6.0 * self.model.parameters * tokens_seen,
             "target": self._operations() * self.model.parameters * tokens_seen,
             "featurize": self._operations() * self.model.parameters * tokens_seen,
-            "fit": (2.0 * rows * k * k + k**3) if self.pipeline.reads_features else 0.0,
-            "weigh": 20.0 * rows * k,
+            "fit": self._fit_operations(tokens_seen, rows),
+            "weigh": 20.0 * rows * (k if self.pipeline.reads_features else 1),
         }.get(name, 0.0)
         reading = self.bytes_in / 100e6 if name in ("prepare", "render") else 0.0
         hashing = (
             self.bytes_in / NGRAM_BYTES if name == "featurize" and isinstance(self.features, NgramsConfig) else 0.0
         )
         return operations / (EFFICIENCY * self.speed) + reading + hashing
+
+    def _fit_operations(self, tokens_seen: int, rows: int) -> float:
+        """Solving on the features, or training with the method in the loop."""
+        if self.pipeline.loop is not None:
+            return 6.0 * self.model.parameters * tokens_seen * self.pipeline.loop.work
+        return 2.0 * rows * self.dim**2 + self.dim**3 if self.pipeline.reads_features else 0.0
 
     def _operations(self) -> float:
         """A parameter and token of featurize: a forward pass, and for gradients the backward pass of the layers read."""
@@ -184,9 +192,19 @@ class _Estimate:
             "proxy": 4 * model + 12 * self.model.parameters * (self.checkpoints - 1),
             "target": reading,
             "featurize": reading + 8 * shard * k,
-            "fit": 3 * 8 * k * k + 4 * shard * k if self.pipeline.reads_features else 0,
+            "fit": self._fit_memory(k, shard),
             "weigh": 4 * shard * k,
         }.get(name, 4 * self.bytes_in // max(1, self.shards))
+
+    def _fit_memory(self, k: int, shard: int) -> int:
+        """Curvature and a shard of features; or parameters, gradients and moments of the models, and a number a row."""
+        loop = self.pipeline.loop
+        if loop is not None:
+            kept = math.ceil(loop.models)
+            return (
+                16 * self.model.parameters * kept + 12 * loop.batch_tokens * self.model.linear // 100 + 32 * self.rows
+            )
+        return 3 * 8 * k * k + 4 * shard * k if self.pipeline.reads_features else 0
 
     def _disk(self, name: str, rows: int) -> int:
         return {

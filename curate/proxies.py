@@ -39,6 +39,13 @@ def proxy(job: Job) -> LanguageModel:
     return _loaded(job, states(job)[-1]).language_model
 
 
+def anew(job: Job) -> LanguageModel:
+    """The proxy for whoever changes it; the one that others read stays as it is."""
+    state = states(job)[-1]
+    job.verified("proxy", 0, within=state.model)
+    return loading.load(state.model, config=job.model_config, seed=job.pipeline.seed, tokenizer=job.tokenizer_path)
+
+
 def encoder(job: Job) -> Encoder:
     """The model of `features.model`, loaded once a worker."""
     found = job.record.encoder or {}

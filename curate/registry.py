@@ -47,6 +47,13 @@ METHODS = {
             "bds", "curate.weights.bds", "gradients", "arXiv 2511.21056", "bilevel weights, solved on stored features"
         ),
         Entry(
+            "bmo",
+            "curate.weights.bmo",
+            "gradients",
+            "arXiv 2511.21056",
+            "every loss an objective: weights follow from the samples' gains",
+        ),
+        Entry(
             "dsir",
             "curate.weights.dsir",
             "ngrams",

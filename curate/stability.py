@@ -65,7 +65,7 @@ def measure(job: Job, problem: StoredProblem) -> dict[str, float] | None:
     valid = own.valid & torch.tensor([reason is None for reason in made.reasons], dtype=torch.bool)
     if int(valid.sum()) < 2:
         return None
-    anew = Features(0, own.rows, valid, torch.from_numpy(made.values), torch.ones(own.rows))
+    anew = Features(0, own.rows, valid, torch.from_numpy(made.values), torch.ones(own.rows), own.tokens)
     targets = problem.targets
     named = zip(targets, range(len(job.targets)), strict=True)
     again = {name: torch.from_numpy(featurizing.features_of_target(other, place).values) for name, place in named}
@@ -87,8 +87,9 @@ def describe(found: dict[str, float]) -> str:
 
 def _head(features: Features) -> Features:
     count = min(ROWS, features.rows)
-    values, scale = (None if each is None else each[:count] for each in (features.values, features.scale))
-    return Features(features.shard, count, features.valid[:count], values, scale)
+    own = (features.values, features.scale, features.tokens)
+    values, scale, tokens = (None if each is None else each[:count] for each in own)
+    return Features(features.shard, count, features.valid[:count], values, scale, tokens)
 
 
 def _weights(method: Any, problem: Slice) -> Tensor:

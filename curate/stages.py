@@ -21,14 +21,16 @@ from curate import featurizing, keys, proxies, stability
 from curate.errors import DataError, IntegrityError
 from curate.features import store
 from curate.features.base import NONFINITE
+from curate.features.batched import NO_LOSS
 from curate.features.settings import GradientsConfig, ProxyFeaturesConfig
 from curate.gradients.budget import fitting_tokens
 from curate.job import Job, StoredProblem, open_job
+from curate.looped import StoredLoop
 from curate.manifest import commits, dataset
 from curate.models import device, loading, optimizer_state, warmup
 from curate.models.language_model import LanguageModel
 from curate.models.layers import ALL_BLOCKS, captured_layers
-from curate.sinks import card, render, selection
+from curate.sinks import adjustment, card, render, selection
 from curate.sources import base as sources
 from curate.sources import rows
 from curate.storage import atomic, tables
@@ -153,7 +155,12 @@ def featurize_shard(job: Job, index: int) -> Outcome:
 
 
 def fit(job: Job, _: int) -> Outcome:
-    """Learn the method's state from the features of the whole pool, one shard in memory at a time."""
+    """Learn the method's state: from the features of the whole pool, one shard in memory at a time, or by a training."""
+    if job.pipeline.loop is not None:
+        loop = StoredLoop(job)
+        state = job.method().fit(loop)
+        facts = {"notes": loop.notes[-20:], "tokens": int(state["tokens"])}
+        return Outcome({job.paths.state: state}, (job.paths.loop,), facts=facts)
     problem = StoredProblem(job)
     state = job.method().fit(problem)
     stable = stability.measure(job, problem)
@@ -167,6 +174,9 @@ def weigh(job: Job, index: int) -> Outcome:
     features, reasons, token_counts = job.stored(index)
     values = job.method().weigh(tables.read_arrays(job.verified("fit", 0)[0]), features)
     weights = values.to(torch.float32).numpy()
+    if job.pipeline.loop is not None:
+        empty = np.isnan(weights)
+        reasons = [reason or (NO_LOSS if empty[row] else None) for row, reason in enumerate(reasons)]
     columns = {
         "weight": pa.array(weights, pa.float32(), mask=np.isnan(weights)),
         "reason": pa.array(reasons, pa.string()),
@@ -180,18 +190,23 @@ def weigh(job: Job, index: int) -> Outcome:
 
 def select(job: Job, _: int) -> Outcome:
     """Decide once for the pool which rows are written."""
-    chosen = selection.select(job.shard_weights, job.pipeline.output, job.pipeline.seed)
-    return Outcome({job.paths.selection: canonical(chosen.to_json())})
+    output = job.pipeline.output
+    change = adjustment.adjustment(job.labelled_weights, output)
+    chosen = selection.select(
+        lambda: (change.of(*found) for found in job.labelled_weights()), output, job.pipeline.seed
+    )
+    return Outcome({job.paths.selection: canonical({"selection": chosen.to_json(), "adjustment": asdict(change)})})
 
 
 def render_shard(job: Job, index: int) -> Outcome:
     """Rows and weights of one shard to rows of the dataset and rows set apart."""
-    weights = tables.read_arrow(job.verified("weigh", index)[0])
+    weights, table = tables.read_arrow(job.verified("weigh", index)[0]), job.read(index)
+    chosen, change = job.selected()
     rendered = render.render(
-        job.read(index),
-        weights["weight"].to_numpy().astype(np.float32),
+        table,
+        change.apply(weights["weight"].to_numpy().astype(np.float32), job.labels(index)),
         weights["reason"].to_pylist(),
-        selection=job.selection(),
+        selection=chosen,
         config=job.pipeline.output,
         shard=index,
     )

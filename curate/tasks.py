@@ -35,6 +35,8 @@ def extent(paths: RunPaths, stage: str, indices: Sequence[int]) -> Extent:
     job = open_job(str(paths.root))
     if stage in PER_SHARD:
         return Extent(sum(job.shards[index].rows for index in indices))
+    if stage == "fit" and job.pipeline.loop is not None:
+        return Extent(job.pipeline.loop.passes * job.source.rows, "rows")
     if stage == "proxy" and job.model_config.warmup is not None:
         return Extent(job.model_config.warmup.tokens, "tokens")
     return Extent()

@@ -13,10 +13,29 @@ from curate.evaluation.arms import Mixture
 from curate.evaluation.judge import judge
 from curate.evaluation.statistics import duplicate_mass
 from curate.models import device, loading
+from curate.models.warmup import warm_up
 from curate.sources import base as sources
 from curate.storage import atomic
 from curate.storage.fingerprint import canonical
 from curate.training_rows import TrainingRows
+
+
+def start(root: str, seed: int) -> None:
+    """Train what all arms of a seed go on from: the model as given, on the whole pool."""
+    contest = open_contest(root)
+    job, settings = contest.job, contest.evaluation
+    path, warmup = contest.start(seed), settings.warmup
+    if path.exists() or warmup is None:
+        return
+    device.pin(job.pipeline.cluster.threads)
+    language_model = loading.load(job.model_path, config=job.model_config, seed=seed, tokenizer=job.tokenizer_path)
+    rows = _rows(root, (Path(root) / "contest.json").stat().st_mtime_ns)
+    generator = np.random.default_rng([seed, job.pipeline.seed, 4])
+    given = arms.Rows(contest.weights[contest.run], rows.clean, rows.pool.targets)
+    whole = arms.mixture("uniform", given, settings, generator)
+    batches = rows.batches(whole, generator, language_model, batch_tokens=warmup.batch_tokens)
+    warm_up(language_model, batches, warmup)
+    atomic.write_bytes(path, loading.trained(language_model))
 
 
 def perform(root: str, index: int) -> None:
@@ -29,12 +48,14 @@ def perform(root: str, index: int) -> None:
     job, settings = contest.job, contest.evaluation
     device.pin(job.pipeline.cluster.threads)
     language_model = loading.load(job.model_path, config=job.model_config, seed=seed, tokenizer=job.tokenizer_path)
+    if settings.warmup is not None:
+        loading.restore(language_model, contest.start(seed))
     rows = _rows(root, (Path(root) / "contest.json").stat().st_mtime_ns)
     generator = np.random.default_rng([seed, job.pipeline.seed])
-    given = arms.Rows(contest.weights[arm.run or contest.run], rows.clean, rows.targets)
+    given = arms.Rows(contest.weights[arm.run or contest.run], rows.clean, rows.pool.targets)
     drawing = generator if arm.draw is None else arms.drawing(arm.draw)
     mixture = arms.mixture(arm.use, given, settings, drawing)
-    batches = rows.batches(mixture, generator, language_model)
+    batches = rows.batches(mixture, generator, language_model, batch_tokens=settings.batch_tokens)
     tokens, losses = judge(language_model, batches, mixture.counts, rows.held_out(language_model), settings)
     content = {
         "arm": arm.name,
@@ -58,5 +79,6 @@ def _rows(root: str, _changed: int) -> TrainingRows:
 
 def _duplicate_mass(mixture: Mixture, rows: TrainingRows) -> float:
     """Share of the training that goes to pool rows whose text an earlier row has."""
-    inside = mixture.rows < len(rows.keys)
-    return duplicate_mass(mixture.shares[inside], [rows.keys[row] for row in mixture.rows[inside]])
+    keys = rows.pool.keys
+    inside = mixture.rows < len(keys)
+    return duplicate_mass(mixture.shares[inside], [keys[row] for row in mixture.rows[inside]])

@@ -91,6 +91,7 @@ class Features:
         valid: False where a row was set aside and must get no weight, bool [n].
         values: feature rows [n, k], float16 or float32, possibly a memory map; None if the method reads none.
         scale: factor that turns a row of `values` back into the feature, float32 [n].
+        tokens: tokens of each sample, int32 [n]; None if nothing was tokenised.
     """
 
     shard: int
@@ -98,6 +99,7 @@ class Features:
     valid: Tensor
     values: Tensor | None = None
     scale: Tensor | None = None
+    tokens: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""The simplex scaled to the size of the pool, reached through logits: sigma = N softmax(omega).
+"""The simplex scaled to the size of the pool, reached through logits: sigma = N softmax(omega); and a box, by sigmoids.
 
-Nothing here needs the whole pool at once: a pool is a sum of blocks, and `merge` adds the sums of two of
-them.
+The sums over a pool do not need it at once: a pool is a sum of blocks, and `merge` adds the sums of two of them.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +30,80 @@ def softmax_chain(weights: Tensor, weight_gradient: Tensor) -> Tensor:
         weight_gradient: dL/dsigma [n].
     """
     return weights * (weight_gradient - (weights * weight_gradient).mean())
+
+
+def sigmoid_weights(logits: Tensor) -> Tensor:
+    """sigma_i = 2 / (1 + exp(-omega_i)), in (0, 2): each sample for itself, 1 at omega = 0.
+
+    Reference: Shen et al., SEAL, 2024, arXiv 2410.07471 (its second map of weights).
+    """
+    return 2 * torch.sigmoid(logits)
+
+
+def sigmoid_chain(weights: Tensor, weight_gradient: Tensor) -> Tensor:
+    """dL/domega_i = sigma_i (1 - sigma_i / 2) dL/dsigma_i for sigma = 2 sigmoid(omega); both [n]."""
+    return weights * (1 - weights / 2) * weight_gradient
+
+
+def tempered(logits: Tensor, share: float) -> Tensor:
+    """s omega with the largest s in [0, 1] whose softmax has an effective share of at least `share`; logits [n], finite.
+
+    The effective share falls as s grows, so s is found by halving.
+    """
+    low, high = 0.0, 1.0
+    if effective_share(softmax_weights(logits)) >= share:
+        return logits
+    for _ in range(60):
+        middle = (low + high) / 2
+        enough = effective_share(softmax_weights(middle * logits)) >= share
+        low, high = (middle, high) if enough else (low, middle)
+    return low * logits
+
+
+def capped(weights: Tensor, cap: float) -> Tensor:
+    """The weights of mean 1, none above `cap`, that are closest to the given ones in relative entropy.
+
+    They are min(cap, c sigma_i): what the heaviest lose, the others share in proportion.
+
+    Args:
+        weights: sigma [n], >= 0, not all of them 0.
+        cap: at least 1.
+    """
+    weights = weights / weights.mean()
+    order = weights.argsort(descending=True)
+    ordered, count = weights[order], len(weights)
+    rest = ordered.flip(0).cumsum(0).flip(0)  # what place j and those after it weigh together
+    above = torch.arange(count, dtype=weights.dtype, device=weights.device)
+    factors = (count - cap * above) / rest.clamp(min=torch.finfo(weights.dtype).tiny)
+    fits = ((factors * ordered <= cap) & (factors >= 0)).nonzero()
+    factor = factors[fits[0, 0]] if len(fits) else factors.new_tensor(torch.inf)
+    return torch.where(weights > 0, (factor * weights).clamp(max=cap), 0.0)
+
+
+def balanced(shares: Tensor, floors: Tensor, caps: Tensor) -> Tensor:
+    """Factors [j] that bring the shares of weight of j groups between their floors and caps, changing as little as can be.
+
+    The closest in relative entropy are min(cap, max(floor, c q)) with c such that they add up to 1; found by halving log c.
+
+    Args:
+        shares: q [j], >= 0, sum 1. A group of share 0 cannot be raised.
+        floors: least share [j]; 0 for none.
+        caps: largest share [j]; 1 for none.
+
+    Raises:
+        ValueError: no shares of sum 1 lie between them.
+    """
+    empty = shares <= 0
+    floors, caps = floors.masked_fill(empty, 0.0), caps.masked_fill(empty, 0.0)
+    if (floors > caps).any() or floors.sum() > 1 + 1e-12 or caps.sum() < 1 - 1e-12:
+        raise ValueError("no shares that add up to 1 lie between the floors and the caps")
+    low, high = -100.0, 100.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        total = torch.minimum(caps, torch.maximum(floors, math.exp(middle) * shares)).sum()
+        low, high = (middle, high) if total < 1 else (low, middle)
+    reached = torch.minimum(caps, torch.maximum(floors, math.exp(high) * shares))
+    return torch.where(empty, 1.0, reached / reached.sum() / shares.masked_fill(empty, 1.0))
 
 
 def effective_share(weights: Tensor) -> Tensor:

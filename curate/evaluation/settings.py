@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from curate.models.base import ModelConfig
+from curate.models.base import ModelConfig, WarmupSettings
 from curate.types import Section
 
 Learned = Literal["weighted", "filtered", "resampled"]
@@ -27,6 +27,9 @@ class JudgeSettings(Section):
     `clean` trains on. No method sees them."""
     model: ModelConfig | None = None
     """The model to train; by default the pipeline's `model`, as it was before any warm-up."""
+    warmup: WarmupSettings | None = None
+    """A training on the whole pool before, one for every seed, that all arms go on from: what all texts have in common is
+    learned once, and the tokens of an arm go into what tells it from the others. None begins with the model as given."""
     tokens: Annotated[int, Field(ge=1)] = 300_000
     """Tokens of every training."""
     batch_tokens: Annotated[int, Field(ge=1)] = 2048

@@ -39,6 +39,7 @@ def from_table(table: pa.Table, shard: int) -> Features:
         valid=torch.from_numpy(table["reason"].is_null().to_numpy()),
         values=torch.from_numpy(encoding.numbers(table).copy()),
         scale=torch.from_numpy(table["scale"].to_numpy().copy()),
+        tokens=None if table["tokens"].null_count else torch.from_numpy(table["tokens"].to_numpy().copy()),
     )
 
 

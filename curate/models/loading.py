@@ -84,6 +84,24 @@ def files(language_model: LanguageModel) -> dict[str, bytes]:
     return out
 
 
+def trained(language_model: LanguageModel) -> bytes:
+    """What is trained of a model, as a safetensors file that `restore` reads back."""
+    return _tensors({name: each for name, each in language_model.causal.named_parameters() if each.requires_grad})
+
+
+@torch.no_grad()
+def restore(language_model: LanguageModel, path: Path) -> None:
+    """Put what `trained` gave, from its file, into a model of the same kind. Raises ModelError."""
+    try:
+        found = safetensors.torch.load(path.read_bytes())
+        for name, parameter in language_model.causal.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(found[name])
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        fix = "Remove the file: its training is repeated."
+        raise ModelError(str(path), str(error), "the parameters of this model", fix) from error
+
+
 def _causal(path: Path, config: ModelConfig, *, seed: int | None) -> PreTrainedModel:
     """The Hugging Face model on the CPU; random if a seed is given."""
     options: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -12,6 +12,20 @@ from curate.types import Section
 
 RULES = ("keep", "tokens", "threshold")
 """The three ways to filter; a filtered output names exactly one."""
+
+ADJUSTED = ("cap", "balance")
+"""What changes the weights that are written."""
+
+
+class BalanceConfig(Section):
+    """Bounds on what groups of rows weigh together, such as domains, languages or licences."""
+
+    column: str = Field(min_length=1)
+    """Column of the pool whose values are the groups."""
+    floors: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    """Least share of the weight, by group."""
+    caps: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    """Largest share of the weight, by group."""
 
 
 class OutputConfig(Section):
@@ -27,6 +41,10 @@ class OutputConfig(Section):
     """Filtered: keep rows whose weight is at least this."""
     rows: int | None = Field(default=None, ge=1, le=2**32)
     """Resampled: number of rows to draw."""
+    cap: float | None = Field(default=None, ge=1)
+    """Weighted: no row weighs more, and what the heaviest lose the others share."""
+    balance: BalanceConfig | None = None
+    """Weighted: floors and caps on the shares of groups; they hold exactly, after the cap."""
     hard: bool = False
     """Filtered: write weight 1 for every kept row instead of the renormalised weight."""
     weight_column: str = Field(default="weight", min_length=1)
@@ -34,8 +52,8 @@ class OutputConfig(Section):
 
     @model_validator(mode="after")
     def _settings_fit_the_mode(self) -> Self:
-        given = [name for name in (*RULES, "rows", "hard") if _given(getattr(self, name))]
-        allowed = {"weighted": (), "filtered": (*RULES, "hard"), "resampled": ("rows",)}[self.mode]
+        given = [name for name in (*RULES, "rows", "hard", *ADJUSTED) if _given(getattr(self, name))]
+        allowed = {"weighted": ADJUSTED, "filtered": (*RULES, "hard"), "resampled": ("rows",)}[self.mode]
         for name in given:
             if name not in allowed:
                 raise ValueError(f"{name} has no meaning with mode: {self.mode}; remove it")
@@ -64,7 +82,7 @@ class OutputConfig(Section):
         return "every row written weighs 1" if self.hard else "mean 1 over the rows written"
 
 
-def _given(value: float | bool | None) -> bool:
+def _given(value: object) -> bool:
     return value is not None and value is not False  # 0.0 is a threshold, although it equals False
 
 
@@ -83,6 +101,17 @@ def check_collision(schema: pa.Schema, config: OutputConfig) -> None:
         "a name no column of the pool has",
         f"Set output.weight_column: {free}.",
     )
+
+
+def check_balance(schema: pa.Schema, config: OutputConfig) -> None:
+    """Refuse to balance by a column that the pool does not have. Raises ConfigError."""
+    if config.balance is not None and config.balance.column not in schema.names:
+        raise ConfigError(
+            "output.balance.column",
+            repr(config.balance.column),
+            f"a column of the pool: {', '.join(schema.names)}",
+            "Correct it.",
+        )
 
 
 def free_name(name: str, taken: list[str]) -> str:

@@ -49,6 +49,11 @@ class RunPaths:
         return self.root / "state" / "weights.arrow"
 
     @property
+    def loop(self) -> Path:
+        """State of a training that is not finished."""
+        return self.root / "state" / "loop.safetensors"
+
+    @property
     def selection(self) -> Path:
         return self.root / "state" / "selection.json"
 

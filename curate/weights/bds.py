@@ -30,6 +30,7 @@ from curate.bilevel.solvers import spread
 from curate.errors import ModelError
 from curate.types import Features, Section
 from curate.weights.base import VECTORS, Problem, State, pool_blocks, unit_targets
+from curate.weights.bds_loop import BdsLoop, BdsLoopConfig, bds_loop
 from curate.weights.curvature import PoolMoments, curvature_factor, pool_moments
 from curate.weights.tilt import step_to_share, sum_over, tilt_weights
 
@@ -56,6 +57,8 @@ class BdsConfig(Section):
     """Change of the logits in one step, in standard deviations over the pool."""
     steps: int = Field(default=100, ge=1)
     """Largest number of steps."""
+    loop: BdsLoopConfig | None = None
+    """Learn while the proxy trains, instead of on stored features. `effective_share` is then what the weights are tempered to."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,10 @@ class Bds:
 
     def __init__(self, config: BdsConfig) -> None:
         self.config = config
+
+    def batch_weigher(self, rows: int) -> BdsLoop:
+        """The method with the model in the loop, for a pool of so many rows."""
+        return bds_loop(self.config.loop or BdsLoopConfig(), rows)
 
     def fit(self, problem: Problem) -> State:
         """Descend from uniform weights. Raises DataError; ModelError (with the step) if it diverges."""

@@ -18,6 +18,7 @@ from curate import cli, config, evaluate, pipeline
 from curate.contest import open_contest
 from curate.errors import ConfigError, DataError, ModelError, ResourceError
 from curate.evaluation.arms import Arm
+from curate.reports.progress import Silent
 from curate.storage import lock
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World
@@ -132,7 +133,7 @@ def test_a_pool_row_that_is_held_out_trains_nobody(world: World, run_dir: Path, 
     chosen = mixture("uniform", Rows(np.ones(60), np.ones(60, bool), 0), contest.evaluation, np.random.default_rng(0))
     model = load(contest.job.model_path, config=contest.job.model_config, seed=0)
     seen: set[int] = set()
-    for batch in rows.batches(chosen, np.random.default_rng(0), model):
+    for batch in rows.batches(chosen, np.random.default_rng(0), model, batch_tokens=100):
         seen.update(batch.rows)
         if len(seen) >= 59:
             break
@@ -242,3 +243,33 @@ def test_a_wrong_arena_file_is_named(world: World, tmp_path: Path, content: dict
     found = CliRunner().invoke(cli.app, ["arena", str(file), "--run-dir", str(tmp_path / "a")])
     assert isinstance(found.exception, ConfigError)
     assert place in str(found.exception)
+
+
+def test_a_shared_warm_up_is_trained_once_a_seed_and_every_arm_goes_on_from_it(run_dir: Path, tmp_path: Path) -> None:
+    warmup = "evaluation.warmup={tokens: 300, batch_tokens: 100, learning_rate: 3e-3}"
+    changed = evaluate.with_evaluation(run_dir, overrides=[warmup])
+    cold = evaluate.with_evaluation(run_dir)
+    arms = [Arm("uniform", "uniform"), Arm("clean", "clean")]
+    losses = {}
+    for name, settings in (("warm", changed), ("cold", cold)):
+        contest = evaluate.begin(tmp_path / name, run_dir, settings, arms)
+        with pipeline.Crew(settings, Silent()) as crew:
+            problem = evaluate.compete(contest, crew.get, Silent(), name=name)
+            again = evaluate.compete(contest, crew.get, Silent(), name=name)
+        assert problem.summaries == again.summaries
+        losses[name] = [trained.losses[0] for trained in problem.trained]
+    started = sorted(path.name for path in (tmp_path / "warm" / "started").iterdir())
+    assert len(started) == JUDGED["seeds"]
+    assert not (tmp_path / "cold" / "started").exists()
+    assert all(warm < cold for warm, cold in zip(losses["warm"], losses["cold"], strict=True))
+
+
+def test_a_start_that_cannot_be_read_is_named(run_dir: Path, tmp_path: Path) -> None:
+    warmup = "evaluation.warmup={tokens: 300, batch_tokens: 100, learning_rate: 3e-3}"
+    changed = evaluate.with_evaluation(run_dir, overrides=[warmup])
+    contest = evaluate.begin(tmp_path / "warm", run_dir, changed, [Arm("uniform", "uniform")])
+    path = contest.start(0)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="started"), pipeline.Crew(changed, Silent()) as crew:
+        evaluate.compete(contest, crew.get, Silent(), name="warm")

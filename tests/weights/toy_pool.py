@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -30,6 +30,8 @@ class ToyPool:
     """What a stored row is multiplied by."""
     dtype: str | None = None
     """Rows go through the feature store, in this type and with scales of their own."""
+    tokens: Tensor | None = None
+    """Tokens of every sample; 10 unless it is said."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -44,10 +46,19 @@ class ToyPool:
             rows = slice(start, stop)
             if self.dtype is None:
                 yield Features(
-                    shard, stop - start, valid[rows], self.values[rows], torch.full((stop - start,), self.scale)
+                    shard,
+                    stop - start,
+                    valid[rows],
+                    self.values[rows],
+                    torch.full((stop - start,), self.scale),
+                    self._tokens(start, stop),
                 )
             else:
-                yield stored(shard, self.values[rows], valid[rows], self.dtype)
+                made = stored(shard, self.values[rows], valid[rows], self.dtype)
+                yield replace(made, tokens=self._tokens(start, stop))
+
+    def _tokens(self, start: int, stop: int) -> Tensor:
+        return torch.full((stop - start,), 10) if self.tokens is None else self.tokens[start:stop]
 
     def note(self, text: str) -> None:
         self.notes.append(text)

@@ -1,0 +1,119 @@
+"""A run as a training with a method in the loop sees it: batches by row, a proxy of its own, a state that outlives a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import safetensors.torch
+
+from curate import featurizing, proxies
+from curate.job import Job
+from curate.models.language_model import LanguageModel
+from curate.pool_rows import PoolRows
+from curate.storage import atomic
+from curate.training.stream import Stream
+from curate.types import Batch
+from curate.weights.batch import Tensors
+
+BLOCK = 128
+"""Rows that are sorted by length among themselves."""
+KEEP_SECONDS = 120.0
+"""Time between two states that are kept."""
+DIGEST = 32
+"""Bytes of the hash that the state's file begins with."""
+
+
+class StoredLoop:
+    """Implements `training.loop.LoopProblem` over a run directory."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._rows = job, PoolRows(job)
+        self.notes: list[str] = []
+        self._kept_at = self._told_at = time.monotonic()
+        self._waiting = 0
+
+    @property
+    def length(self) -> int:
+        """Number of rows of the pool."""
+        return self._rows.rows
+
+    @property
+    def starts(self) -> np.ndarray:
+        """First row of every shard."""
+        return self._rows.starts[:-1]
+
+    @cached_property
+    def language_model(self) -> LanguageModel:
+        """The proxy, loaded for this training alone, what is trained of it in float32."""
+        made = proxies.anew(self._job)
+        for parameter in made.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        return made
+
+    def pool(self, batch_tokens: int) -> Stream:
+        """Batches of the pool."""
+        layout = self._layout(batch_tokens)
+        return Stream(np.arange(self.length), layout, seed=[self._job.pipeline.seed, 2], name="pool")
+
+    def targets(self, batch_tokens: int) -> Sequence[Stream]:
+        """Batches of each named target."""
+        layout, first, streams = self._layout(batch_tokens), self.length, list[Stream]()
+        for place, size in enumerate(self._rows.target_sizes):
+            name = f"target {self._job.pipeline.targets[place].name}"
+            seed = [self._job.pipeline.seed, 3, place]
+            streams.append(Stream(np.arange(first, first + size), layout, seed=seed, name=name))
+            first += size
+        return streams
+
+    def kept(self) -> Tensors | None:
+        """The state of this very training; whatever else lies there is of another and is not looked at."""
+        path = self._job.paths.loop
+        data = path.read_bytes() if path.exists() else b""
+        digest, payload = data[:DIGEST], data[DIGEST:]
+        if not data or digest != self._digest(payload):
+            return None
+        self._job.events.write("note", stage="fit", text="going on with the training where it was interrupted")
+        return safetensors.torch.load(payload)
+
+    def keep(self, state: Callable[[], Tensors]) -> None:
+        """Keep the state now and then."""
+        if time.monotonic() - self._kept_at < KEEP_SECONDS:
+            return
+        payload = safetensors.torch.save({name: value.contiguous() for name, value in state().items()})
+        atomic.write_bytes(self._job.paths.loop, self._digest(payload) + payload)
+        self._kept_at = time.monotonic()
+
+    def note(self, text: str) -> None:
+        """Keep a line for the commit record, and say it now."""
+        self.notes.append(text)
+        self._job.events.write("note", stage="fit", text=text)
+
+    def advance(self, rows: int) -> None:
+        """Say about once a second how many rows were trained on."""
+        self._waiting += rows
+        if self._waiting and time.monotonic() - self._told_at > 1:
+            self._job.events.write("progress", stage="fit", done=self._waiting)
+            self._waiting, self._told_at = 0, time.monotonic()
+
+    def _digest(self, payload: bytes) -> bytes:
+        """Names training and bytes: a state of other settings, or with a flipped bit, has another."""
+        return hashlib.sha256(self._job.record.stages["fit"].encode() + payload).digest()
+
+    def _layout(self, batch_tokens: int) -> Callable[[Sequence[int], np.random.Generator], Iterator[Batch]]:
+        def layout(drawn: Sequence[int], generator: np.random.Generator) -> Iterator[Batch]:
+            model = self.language_model
+            read = zip(drawn, self._rows.tokens(np.array(drawn), model), strict=True)
+            usable = [(row, found) for row, found in read if found is not None]
+            for start in range(0, len(usable), BLOCK):
+                block = usable[start : start + BLOCK]
+                rows = [found for _, found in block]
+                for batch in featurizing.mixed(rows, batch_tokens, packs=model.packs, generator=generator):
+                    yield replace(batch, rows=tuple(block[row][0] for row in batch.rows))
+
+        return layout

@@ -1,0 +1,66 @@
+"""AdamW on named parameters, step by step, with a state that can be kept and taken up again bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+CLIP_NORM = 1.0
+
+
+class Descent:
+    """AdamW with the gradient's norm clipped at 1; the learning rate is given at every step.
+
+    Args:
+        parameters: what is trained, by name.
+        betas: decays of the two moments.
+        weight_decay: decoupled weight decay.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], *, betas: tuple[float, float], weight_decay: float = 0.0
+    ) -> None:
+        self.parameters = dict(parameters)
+        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=0.0, betas=betas, weight_decay=weight_decay)
+
+    def step(self, rate: float) -> Tensor:
+        """Take a step along the gradients that are there and drop them.
+
+        Returns:
+            The gradient's norm before it was clipped, a scalar that nobody has waited for.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), CLIP_NORM)
+        self.optimizer.step()
+        self.clear()
+        return norm
+
+    def clear(self) -> None:
+        """Drop all gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters and moments, as tensors on the CPU."""
+        found: dict[str, Tensor] = {}
+        for name, parameter in self.parameters.items():
+            found[name] = parameter.detach().cpu().clone()
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                found[f"{name}/{key}"] = value.detach().cpu().clone()
+        return found
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state of the same parameters."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(state[name])
+            moments = {
+                key.removeprefix(f"{name}/"): value for key, value in state.items() if key.startswith(f"{name}/")
+            }
+            if moments:
+                self.optimizer.state[parameter] = {
+                    key: value.clone() if key == "step" else value.to(parameter.device).clone()
+                    for key, value in moments.items()
+                }

@@ -1,0 +1,59 @@
+"""A second set of a model's trained parameters, put in the place of the first for as long as it is used.
+
+What is frozen is shared: the twin of a model with adapters costs as much as the adapters, that of any other a second
+model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from curate.models.descent import Descent
+
+
+class Twin:
+    """The twin of a model, with an optimizer of its own; it begins as a copy.
+
+    Args:
+        parameters: the model's trained parameters, by name.
+        betas: decays of AdamW's moments.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], *, betas: tuple[float, float] = (0.9, 0.95)) -> None:
+        self._live = dict(parameters)
+        own = {name: nn.Parameter(parameter.detach().clone()) for name, parameter in self._live.items()}
+        self.descent = Descent(own, betas=betas)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """The model computes with the twin's parameters; no graph of the model may be waiting for its backward pass."""
+        kept = {name: parameter.data for name, parameter in self._live.items()}
+        self._put({name: parameter.data for name, parameter in self.descent.parameters.items()})
+        try:
+            yield
+        finally:
+            self._put(kept)
+
+    def step(self, objective: Callable[[], Tensor], rate: float) -> None:
+        """One step of the twin on what `objective` returns, a scalar computed with the twin's parameters."""
+        with self.active():
+            live = [*self._live.values()]
+            gradients = torch.autograd.grad(objective(), live, allow_unused=True)
+        for parameter, gradient in zip(self.descent.parameters.values(), gradients, strict=True):
+            parameter.grad = gradient
+        self.descent.step(rate)
+
+    @torch.no_grad()
+    def synchronise(self) -> None:
+        """Make the twin a copy of the model again, with a fresh optimizer."""
+        for name, parameter in self.descent.parameters.items():
+            parameter.copy_(self._live[name])
+        self.descent.optimizer.state.clear()
+
+    def _put(self, data: Mapping[str, Tensor]) -> None:
+        for name, parameter in self._live.items():
+            parameter.data = data[name]

@@ -1,0 +1,1 @@
+"""Training with a weigher in the loop."""

@@ -1,0 +1,97 @@
+"""Batches of numbered rows in random order, pass after pass, that can go on from any place.
+
+The order of a pass and the batches of a round depend on seed, pass and round alone, so nothing before a place has to be
+drawn again to go on from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from curate.errors import DataError
+from curate.types import Batch
+
+ROUND = 4096
+"""Rows that are drawn and read together; each shard is opened once a round."""
+
+Layout = Callable[[Sequence[int], np.random.Generator], Iterator[Batch]]
+"""The rows of a round, in random order, in batches; rows without a token to predict are in none."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stream goes on: with this batch of this round of this pass; `rows` were drawn before."""
+
+    turn: int = 0
+    round: int = 0
+    batch: int = 0
+    rows: int = 0
+
+    def tensor(self) -> Tensor:
+        """As four numbers."""
+        return torch.tensor([self.turn, self.round, self.batch, self.rows])
+
+    @classmethod
+    def of(cls, numbers: Tensor) -> Place:
+        """The inverse of `tensor`."""
+        return cls(*map(int, numbers.tolist()))
+
+
+class Stream:
+    """An endless iterator over batches.
+
+    Args:
+        rows: numbers of the rows.
+        layout: makes batches of rows.
+        seed: of the order.
+        name: what messages call the rows.
+
+    Attributes:
+        place: of the batch that comes next.
+    """
+
+    def __init__(self, rows: np.ndarray, layout: Layout, *, seed: Sequence[int], name: str) -> None:
+        self._rows, self._layout, self._seed, self._name = rows, layout, [*seed], name
+        self.place = Place()
+        self._batches: Iterator[Batch] | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        for _ in range(2 + len(self._rows) // ROUND):
+            if self._batches is None:
+                self._batches = self._open()
+            batch = next(self._batches, None)
+            if batch is not None:
+                place = self.place
+                self.place = replace(place, batch=place.batch + 1, rows=place.rows + len(batch.rows))
+                return batch
+            self._turn()
+        raise DataError(self._name, "no row with a token to predict", "at least one", "Look at its rows.")
+
+    def go_to(self, place: Place) -> None:
+        """Go on from a place."""
+        self.place, self._batches = place, None
+
+    def _open(self) -> Iterator[Batch]:
+        place = self.place
+        order = np.random.default_rng([*self._seed, place.turn]).permutation(self._rows)
+        drawn = order[place.round * ROUND : (place.round + 1) * ROUND]
+        generator = np.random.default_rng([*self._seed, place.turn, place.round + 1])
+        batches = self._layout(drawn.tolist(), generator)
+        for _ in range(place.batch):
+            next(batches)
+        return batches
+
+    def _turn(self) -> None:
+        """To the next round, or the next pass after the last round."""
+        after, count = self.place.round + 1, len(self._rows)
+        turn = self.place.turn + (after * ROUND >= count)
+        drawn = self.place.turn * count + min(after * ROUND, count)
+        self.go_to(Place(turn, 0 if turn > self.place.turn else after, 0, drawn))

@@ -1,0 +1,76 @@
+"""Methods that learn while a model trains: one step's batch in, what the step minimises out, plus an update of their own.
+
+The same object works in curate's proxy loop (`training.loop`) and inside any other trainer: per step, call `backward()` on
+each of the `terms`, let the optimizer step, then call `update`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from curate.types import Batch
+
+Tensors = dict[str, Tensor]
+"""Named tensors on the CPU: what is kept of a weigher when a training is interrupted."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """The model that trains, as a weigher sees it.
+
+    Attributes:
+        parameters: what is trained, by name.
+        losses: mean token loss of every sample of a batch under the parameters as they are now [b], in nats, differentiable.
+        rate: the learning rate of the step that is coming.
+        device: where its parameters are.
+    """
+
+    parameters: Mapping[str, nn.Parameter]
+    losses: Callable[[Batch], Tensor]
+    rate: Callable[[], float]
+    device: torch.device
+
+
+class BatchWeigher(Protocol):
+    """A method with the model in the loop. `Batch.rows` are rows of the whole pool, counted through its shards."""
+
+    def begin(self, learner: Learner, targets: Iterator[Batch]) -> None:
+        """Called once, before the first step or before `load`.
+
+        Args:
+            learner: the model.
+            targets: batches of the target's samples, without end.
+        """
+        ...
+
+    def terms(self, batch: Batch, fraction: float) -> Iterator[Tensor]:
+        """What this step minimises, as a sum: scalars in nats, each to be backpropagated before the next is asked for.
+
+        So only one batch's activations are held at a time. `fraction` of the training is done, in [0, 1).
+        """
+        ...
+
+    def update(self) -> None:
+        """Learn from the step, once the model has taken it."""
+        ...
+
+    def logits(self) -> Tensor:
+        """What was learned of every row of the pool: the logarithm of its weight up to a constant, float64 [N] on the CPU."""
+        ...
+
+    def state(self) -> Tensors:
+        """Everything that `load` needs to go on from here, bit for bit."""
+        ...
+
+    def load(self, state: Tensors) -> None:
+        """Go on from a state."""
+        ...
+
+    def notes(self) -> list[str]:
+        """What a user should know of the learning so far; each line once."""
+        ...
