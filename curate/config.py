@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from functools import cache, reduce
 from operator import or_
@@ -21,6 +22,7 @@ from curate.registry import METHODS
 from curate.sinks.base import OutputConfig
 from curate.sources.base import PoolConfig, TargetConfig
 from curate.sources.config import SourceConfig
+from curate.training.refinement import RefineConfig
 from curate.types import Section
 from curate.weights.settings import LoopSettings
 
@@ -74,6 +76,8 @@ class Pipeline(Section):
     """Where tasks run."""
     report: ReportConfig = Field(default_factory=ReportConfig)
     """What report.html shows."""
+    refine: RefineConfig | None = None
+    """Self-refining generation, for a method with a `loop` and a pool of prompts and completions."""
     evaluation: EvaluationConfig | None = None
     """How the result is judged, by `curate evaluate` and `curate arena`; a run does not look at it."""
 
@@ -91,6 +95,12 @@ class Pipeline(Section):
     def reads_features(self) -> bool:
         """Whether the method needs features."""
         return METHODS[self.method.name].reads == "features" and self.loop is None
+
+    def generated_shards(self, rows: int) -> int:
+        """Shards of generated rows beside those of a pool of so many rows."""
+        if self.refine is None:
+            return 0
+        return math.ceil(self.refine.questions(rows) * self.refine.responses / self.pool.shard_rows)
 
     @property
     def encoder(self) -> str | None:
@@ -113,6 +123,11 @@ class Pipeline(Section):
         if self.loop is not None and (self.model is None or not self.targets):
             missing = "model" if self.model is None else "target"
             raise ValueError(f"method.loop trains the proxy: a `{missing}` section is needed")
+        if self.refine is not None and (self.loop is None or self.pool.completion is None):
+            missing = "method.loop" if self.loop is None else "pool.prompt and pool.completion"
+            raise ValueError(f"refine writes responses while the proxy trains: {missing} is needed")
+        if self.refine is not None and self.loop is not None and not any(map(self.refine.due, range(self.loop.passes))):
+            raise ValueError("refine would never write: give method.loop more passes, or refine a smaller `every`")
         if self.output.tokens is not None and self.model is None:
             raise ValueError("output.tokens counts tokens: a `model` section with a tokenizer is needed")
         if len({target.name for target in self.targets}) < len(self.targets):

@@ -42,7 +42,7 @@ def target_tables(job: Job) -> list[tuple[pa.Table, SourceConfig]]:
 def labelled(job: Job, label: Mapping[str, str | int | bool]) -> np.ndarray:
     """Whether every column of a row of the pool has its value, bool [n]; all of them without a label."""
     found = [np.empty(0, bool)]
-    for shard in job.shards:
+    for shard in job.parts:
         table, good = sources.read(shard, job.source.schema, [*label]), np.ones(shard.rows, bool)
         for name, value in label.items():
             good &= np.array([other == value for other in table[name].to_pylist()], bool)

@@ -189,7 +189,9 @@ def _over(
         kept_proxy=(kept_proxy or {}).get("fingerprint"),
     )
     shards = len(sources.shards(source, shard_rows=pipeline.pool.shard_rows))
-    return replace(record, pool=pool, targets=targets, stages=named, shards=shards, kept_proxy=kept_proxy)
+    generated = pipeline.generated_shards(source.rows)
+    record = replace(record, pool=pool, targets=targets, stages=named, kept_proxy=kept_proxy)
+    return replace(record, shards=shards + generated, generated=generated)
 
 
 @dataclass(frozen=True)

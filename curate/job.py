@@ -23,6 +23,7 @@ from curate.manifest import run as runs
 from curate.manifest.events import Events
 from curate.models.base import ModelConfig
 from curate.registry import METHODS
+from curate.sinks import render
 from curate.sinks.adjustment import Adjustment, labels
 from curate.sinks.selection import Selection, ShardWeights
 from curate.sources import base as sources
@@ -32,7 +33,7 @@ from curate.storage import tables
 from curate.storage.fingerprint import fingerprint
 from curate.storage.paths import RunPaths
 from curate.training.loop import Looped
-from curate.types import Features, Shard
+from curate.types import Features, InputFile, Shard
 
 STATED = ("method", "model", "revision", "target_sha256", "config_sha256", "version", "normalisation")
 """Facts that every part of the dataset carries in its metadata."""
@@ -48,6 +49,25 @@ class Job:
     source: Source
     targets: list[Source]
     shards: list[Shard]
+
+    @property
+    def parts(self) -> list[Shard]:
+        """Shards of the pool, and of the rows that `fit` generated once it has: what becomes the dataset."""
+        fits = commits.load(self.paths, "fit", 0) if self.record.generated else None
+        if fits is None or fits.fingerprint != self.record.stages["fit"]:
+            return self.shards
+        part = next(part for part in fits.parts if self.paths.root / part.path == self.paths.generated)
+        rows, size = fits.facts["generated"], self.pipeline.pool.shard_rows
+        file = InputFile(str(self.paths.generated), "parquet", part.sha256, part.size, rows)
+        first = len(self.shards)
+        cut = [(place, place * size) for place in range(self.record.generated)]
+        return [
+            *self.shards,
+            *(
+                Shard(first + place, self.source.fingerprint, file, start, max(0, min(size, rows - start)))
+                for place, start in cut
+            ),
+        ]
 
     @property
     def events(self) -> Events:
@@ -81,10 +101,10 @@ class Job:
 
     def read(self, index: int) -> pa.Table:
         """All rows of a shard. Raises DataError if they are not the rows that `prepare` saw."""
-        table = sources.read(self.shards[index], self.source.schema)
+        table = sources.read(self.parts[index], self.source.schema)
         if sources.content_hash(table) != commits.require(self.paths, "prepare", index).facts["content"]:
             raise DataError(
-                self.shards[index].file.path,
+                self.parts[index].file.path,
                 f"other content in shard {index} than when this run began",
                 "an input that does not change",
                 "Restore the file, or start a new run with another --run-dir.",
@@ -93,7 +113,8 @@ class Job:
 
     def place(self, index: int, row: int) -> str:
         """A row of a shard as messages name it: its file and its row there."""
-        return f"{self.shards[index].file.path}, row {self.shards[index].start + row}"
+        shard = self.parts[index]
+        return f"{shard.file.path}, row {shard.start + row}"
 
     @property
     def model_config(self) -> ModelConfig:
@@ -130,7 +151,7 @@ class Job:
 
     def shard_weights(self) -> Iterator[ShardWeights]:
         """The weights of every shard, in order."""
-        for index in range(len(self.shards)):
+        for index in range(self.record.shards):
             table = tables.read_arrow(self.verified("weigh", index)[0])
             counts = table["tokens"].to_numpy().astype(np.int64) if "tokens" in table.column_names else None
             yield ShardWeights(table["weight"].to_numpy().astype(np.float32), counts)
@@ -140,7 +161,7 @@ class Job:
         balance = self.pipeline.output.balance
         if balance is None:
             return None
-        return labels(sources.read(self.shards[index], self.source.schema, [balance.column]), balance.column)
+        return labels(sources.read(self.parts[index], self.source.schema, [balance.column]), balance.column)
 
     def labelled_weights(self) -> Iterator[tuple[ShardWeights, list[str] | None]]:
         """The weights of every shard with the groups of its rows, in order."""
@@ -176,12 +197,17 @@ class Job:
             "rule": output.rule,
             "normalisation": output.normalisation,
             "weight_column": None if output.mode == "resampled" else output.weight_column,
-            "columns": [[field.name, str(field.type)] for field in self.source.schema] + weight,
+            "columns": [[field.name, str(field.type)] for field in [*self.source.schema, *self.provenance]] + weight,
             "pool_sha256": self.source.fingerprint,
-            "shards": len(self.shards),
+            "shards": self.record.shards,
             "stages": self.record.stages,
             **({"kept_proxy": self.record.kept_proxy} if self.record.kept_proxy else {}),
         }
+
+    @property
+    def provenance(self) -> pa.Schema:
+        """Columns that say of every row whether and how it was generated; none where nothing is."""
+        return render.PROVENANCE if self.record.generated else pa.schema([])
 
     @property
     def stated(self) -> str:

@@ -62,7 +62,7 @@ def stages(
         stage("target", proxy, seen, _reader(pipeline, encoder))
         stage("featurize", ("prepare", *proxy), _reader(pipeline, encoder))
     read = [_target(section, source) for section, source in zip(pipeline.targets, targets, strict=True)]
-    own = [settings["method"], pipeline.seed, *([read] if pipeline.loop else [])]
+    own = [settings["method"], pipeline.seed, *([read, settings["refine"]] if pipeline.loop else [])]
     on = ("featurize", "target") if pipeline.reads_features else ("prepare", "proxy") if pipeline.loop else ("prepare",)
     stage("fit", on, *own)
     stage("weigh", ("fit",), pipeline.output.tokens is not None)
@@ -109,7 +109,7 @@ def expected(job: Job, stage: str, index: int) -> str:
 
 def _prepared(job: Job, index: int) -> list[Any]:
     """A shard before it is read: its file's bytes, where it lies in them, and the columns that all files agreed on."""
-    shard, pool = job.shards[index], job.pipeline.pool
+    shard, pool = job.parts[index], job.pipeline.pool
     place = [shard.file.sha256, shard.file.format, shard.start, shard.rows]
     return [place, job.record.pool["schema"], pool.fields, pool.on_bad_row]
 

@@ -10,13 +10,15 @@ from functools import cached_property
 
 import numpy as np
 import safetensors.torch
+from torch import Tensor
 
 from curate import featurizing, proxies
 from curate.job import Job
 from curate.models.language_model import LanguageModel
+from curate.models.losses import sample_losses
 from curate.pool_rows import PoolRows
 from curate.storage import atomic
-from curate.training.stream import Stream
+from curate.training.stream import Layout, Stream
 from curate.types import Batch
 from curate.weights.batch import Tensors
 
@@ -32,7 +34,7 @@ class StoredLoop:
     """Implements `training.loop.LoopProblem` over a run directory."""
 
     def __init__(self, job: Job) -> None:
-        self._job, self._rows = job, PoolRows(job)
+        self._job, self._rows = job, PoolRows(job, job.shards)
         self.notes: list[str] = []
         self._kept_at = self._told_at = time.monotonic()
         self._waiting = 0
@@ -71,6 +73,13 @@ class StoredLoop:
             first += size
         return streams
 
+    def losses(self, batch: Batch) -> Tensor:
+        """Mean token loss of every sample."""
+        return sample_losses(self.language_model, batch)
+
+    def turn(self, turn: int, step: int, logits: Callable[[], Tensor]) -> None:
+        """Nothing changes from pass to pass."""
+
     def kept(self) -> Tensors | None:
         """The state of this very training; whatever else lies there is of another and is not looked at."""
         path = self._job.paths.loop
@@ -105,7 +114,7 @@ class StoredLoop:
         """Names training and bytes: a state of other settings, or with a flipped bit, has another."""
         return hashlib.sha256(self._job.record.stages["fit"].encode() + payload).digest()
 
-    def _layout(self, batch_tokens: int) -> Callable[[Sequence[int], np.random.Generator], Iterator[Batch]]:
+    def _layout(self, batch_tokens: int) -> Layout:
         def layout(drawn: Sequence[int], generator: np.random.Generator) -> Iterator[Batch]:
             model = self.language_model
             read = zip(drawn, self._rows.tokens(np.array(drawn), model), strict=True)

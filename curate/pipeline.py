@@ -70,6 +70,7 @@ def run(
             flow.map("target")
             flow.map("featurize")
         flow.once("fit")
+        flow.map("prepare", generated=True)
         flow.map("weigh")
         flow.once("select")
         flow.map("render")
@@ -128,9 +129,12 @@ class Flow:
         self._links = Links(reuse, self._paths, self._observer.note) if reuse else None
         self._events.write("begin", stages=self._record.stages, shards=self._record.shards)
 
-    def map(self, stage: str) -> None:
-        """Run a stage over the shards, or targets, that are not done."""
-        self._run(stage, range(len(self._record.targets) if stage == "target" else self._record.shards))
+    def map(self, stage: str, *, generated: bool = False) -> None:
+        """Run a stage over the shards, or targets, that are not done; shards of generated rows are prepared when they exist."""
+        shards = self._record.shards
+        if stage == "prepare" and not generated:
+            shards -= self._record.generated
+        self._run(stage, range(len(self._record.targets) if stage == "target" else shards))
 
     def once(self, stage: str) -> None:
         """Run a global stage unless it is done."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -15,6 +15,7 @@ from curate.job import Job
 from curate.models.language_model import LanguageModel
 from curate.sources.config import SourceConfig
 from curate.sources.tokens import Tokens
+from curate.types import Shard
 
 KEPT = 1 << 16
 """Tokenised rows that a worker keeps."""
@@ -26,10 +27,12 @@ class PoolRows:
 
     Attributes:
         job: the run.
+        shards: those of the pool, or all parts of a run.
         excluded: hashes of texts that nobody may be trained on.
     """
 
     job: Job
+    shards: Sequence[Shard]
     excluded: frozenset[bytes] = frozenset()
     _rows: dict[int, Tokens | None] = field(default_factory=dict)
 
@@ -40,7 +43,7 @@ class PoolRows:
     @cached_property
     def starts(self) -> np.ndarray:
         """First row of every shard, and the number of rows of the pool."""
-        return np.cumsum([0, *(shard.rows for shard in self.job.shards)])
+        return np.cumsum([0, *(shard.rows for shard in self.shards)])
 
     @property
     def rows(self) -> int:
@@ -61,7 +64,7 @@ class PoolRows:
     def keys(self) -> list[bytes | None]:
         """Hash of the text of every row of the pool, None where there is no usable one."""
         found: list[bytes | None] = []
-        for index in range(len(self.job.shards)):
+        for index in range(len(self.shards)):
             table = self.job.read(index)
             known = row_keys(table, self.job.pipeline.pool)
             found += [known.get(row) for row in range(len(table))]

@@ -30,14 +30,17 @@ from curate.manifest import commits, dataset
 from curate.models import device, loading, optimizer_state, warmup
 from curate.models.language_model import LanguageModel
 from curate.models.layers import ALL_BLOCKS, captured_layers
+from curate.refine import RefinedLoop
 from curate.sinks import adjustment, card, render, selection
 from curate.sources import base as sources
 from curate.sources import rows
 from curate.storage import atomic, tables
 from curate.storage.atomic import Part
-from curate.storage.fingerprint import canonical
+from curate.storage.fingerprint import canonical, fingerprint
+from curate.types import Features
 
 FIX_NONFINITE = "Set features.on_nonfinite: drop to set such rows aside, or look at the row."
+MASKED = "response masked: the question was answered anew"
 Content = pa.Table | dict[str, np.ndarray] | bytes
 
 
@@ -72,7 +75,7 @@ def perform(run_dir: str, stage: str, index: int) -> commits.Commit:
 
 def prepare(job: Job, index: int) -> Outcome:
     """Look at every row of a shard once, before anything expensive is done to any of them."""
-    shard, pool = job.shards[index], job.pipeline.pool
+    shard, pool = job.parts[index], job.pipeline.pool
     table = sources.read(shard, job.source.schema)
     reasons = rows.check(table, pool)
     if pool.on_bad_row == "error":
@@ -157,10 +160,7 @@ def featurize_shard(job: Job, index: int) -> Outcome:
 def fit(job: Job, _: int) -> Outcome:
     """Learn the method's state: from the features of the whole pool, one shard in memory at a time, or by a training."""
     if job.pipeline.loop is not None:
-        loop = StoredLoop(job)
-        state = job.method().fit(loop)
-        facts = {"notes": loop.notes[-20:], "tokens": int(state["tokens"])}
-        return Outcome({job.paths.state: state}, (job.paths.loop,), facts=facts)
+        return _trained(job)
     problem = StoredProblem(job)
     state = job.method().fit(problem)
     stable = stability.measure(job, problem)
@@ -169,14 +169,30 @@ def fit(job: Job, _: int) -> Outcome:
     return Outcome({job.paths.state: state}, facts={"notes": problem.notes[-20:], "stability": stable})
 
 
+def _trained(job: Job) -> Outcome:
+    """Learn while the proxy trains; with `refine`, rows are generated beside the pool's."""
+    settings = job.pipeline.refine
+    loop = StoredLoop(job) if settings is None else RefinedLoop(job, settings)
+    state = job.method().fit(loop)
+    facts: dict[str, Any] = {"notes": loop.notes[-20:], "tokens": int(state["tokens"])}
+    contents: dict[Path, Content] = {}
+    if isinstance(loop, RefinedLoop):
+        state, rows = loop.finish(state)
+        contents[job.paths.generated], facts["generated"] = rows, len(rows)
+    first = len(job.shards)
+    seen = [job.paths.commit("prepare", first + place) for place in range(job.record.generated)]  # of rows now replaced
+    return Outcome(contents | {job.paths.state: state}, (job.paths.loop, *seen), facts=facts)
+
+
 def weigh(job: Job, index: int) -> Outcome:
     """Weights of one shard, from its features and the state."""
     features, reasons, token_counts = job.stored(index)
-    values = job.method().weigh(tables.read_arrays(job.verified("fit", 0)[0]), features)
+    state = tables.read_arrays(job.verified("fit", 0, within=job.paths.state)[0])
+    values = job.method().weigh(state, features)
     weights = values.to(torch.float32).numpy()
     if job.pipeline.loop is not None:
-        empty = np.isnan(weights)
-        reasons = [reason or (NO_LOSS if empty[row] else None) for row, reason in enumerate(reasons)]
+        why = np.where(_masked(state, features), MASKED, NO_LOSS)
+        reasons = [reason or (str(why[row]) if np.isnan(weights[row]) else None) for row, reason in enumerate(reasons)]
     columns = {
         "weight": pa.array(weights, pa.float32(), mask=np.isnan(weights)),
         "reason": pa.array(reasons, pa.string()),
@@ -186,6 +202,13 @@ def weigh(job: Job, index: int) -> Outcome:
         columns["tokens"] = pa.array(counted, pa.int32())
     dropped = sum(reason is not None for reason in reasons)
     return Outcome({job.paths.weights(index): pa.table(columns)}, rows_in=len(reasons), rows_dropped=dropped)
+
+
+def _masked(state: dict[str, np.ndarray], features: Features) -> np.ndarray:
+    """Rows of a shard whose responses were generated anew, bool [n]."""
+    start = int(state["starts"][features.shard])
+    found = state.get("masked", np.zeros(0, bool))[start : start + features.rows]
+    return found if len(found) else np.zeros(features.rows, bool)
 
 
 def select(job: Job, _: int) -> Outcome:
@@ -200,7 +223,7 @@ def select(job: Job, _: int) -> Outcome:
 
 def render_shard(job: Job, index: int) -> Outcome:
     """Rows and weights of one shard to rows of the dataset and rows set apart."""
-    weights, table = tables.read_arrow(job.verified("weigh", index)[0]), job.read(index)
+    weights, table = tables.read_arrow(job.verified("weigh", index)[0]), _with_provenance(job, index)
     chosen, change = job.selected()
     rendered = render.render(
         table,
@@ -211,8 +234,8 @@ def render_shard(job: Job, index: int) -> Outcome:
         shard=index,
     )
     kept = rendered.kept.replace_schema_metadata({**(rendered.kept.schema.metadata or {}), "curate": job.stated})
-    contents: dict[Path, Content] = {job.paths.data(index, len(job.shards)): kept}
-    dropped, total = job.paths.dropped(index), job.shards[index].rows
+    contents: dict[Path, Content] = {job.paths.data(index, job.record.shards): kept}
+    dropped, total = job.paths.dropped(index), len(table)
     if rendered.dropped.num_rows:
         contents[dropped] = rendered.dropped
     facts = {"written": rendered.kept.num_rows}
@@ -220,16 +243,33 @@ def render_shard(job: Job, index: int) -> Outcome:
     return Outcome(contents, absent, rows_in=total, rows_dropped=total - rendered.distinct, facts=facts)
 
 
+def _with_provenance(job: Job, index: int) -> pa.Table:
+    """The rows of a shard, and where each is from if some are generated."""
+    table = job.read(index)
+    if not job.record.generated:
+        return table
+    if index >= len(job.shards):
+        own = sources.read(job.parts[index], job.provenance)
+    else:
+        nothing = [pa.nulls(len(table), field.type) for field in job.provenance]
+        own = pa.table([pa.array([False] * len(table), pa.bool_()), *nothing[1:]], job.provenance)
+    columns = [*table.columns, *own.columns]
+    return pa.table(columns, pa.schema([*table.schema, *own.schema], table.schema.metadata))
+
+
 def seal(job: Job, _: int) -> Outcome:
     """Check that every row is accounted for, then write the card and, last of all, the manifest."""
-    done = [commits.require(job.paths, "render", index) for index in range(len(job.shards))]
+    done = [commits.require(job.paths, "render", index) for index in range(job.record.shards)]
     rows_in, rows_out, rows_dropped = commits.total(done)
-    if rows_in != job.source.rows:
-        found, expected = f"{rows_in} rows rendered", f"{job.source.rows} rows of the pool"
+    pool = sum(shard.rows for shard in job.parts)
+    if rows_in != pool:
+        found, expected = f"{rows_in} rows rendered", f"{pool} rows of the pool"
         raise IntegrityError("seal", found, expected, "Run `curate verify` on this directory.")
     facts = job.facts | {"rows_in": rows_in, "rows_kept": rows_out, "rows_dropped": rows_dropped}
     facts["environment_changes"] = job.record.environment_changes
     facts["rows_out"] = sum(record.facts["written"] for record in done)
+    written = sorted([part.path, part.sha256] for record in done for part in record.parts)
+    facts["content_sha256"] = fingerprint(written)
     stated: Any = {name: facts[name] for name in card.Facts.__annotations__ if facts.get(name) is not None}
     text = card.card(stated).encode()
     parts = sorted((asdict(part) for record in done for part in record.parts), key=lambda part: part["path"])

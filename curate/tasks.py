@@ -34,7 +34,7 @@ def extent(paths: RunPaths, stage: str, indices: Sequence[int]) -> Extent:
     """Rows that the given tasks will read, or tokens that the warm-up will."""
     job = open_job(str(paths.root))
     if stage in PER_SHARD:
-        return Extent(sum(job.shards[index].rows for index in indices))
+        return Extent(sum(job.parts[index].rows for index in indices))
     if stage == "fit" and job.pipeline.loop is not None:
         return Extent(job.pipeline.loop.passes * job.source.rows, "rows")
     if stage == "proxy" and job.model_config.warmup is not None:
@@ -44,5 +44,5 @@ def extent(paths: RunPaths, stage: str, indices: Sequence[int]) -> Extent:
 
 def shard_name(paths: RunPaths, index: int) -> str:
     """A shard as messages name it: its file and its rows there."""
-    shard = open_job(str(paths.root)).shards[index]
+    shard = open_job(str(paths.root)).parts[index]
     return f"{shard.file.path}, rows {shard.start} to {shard.start + shard.rows - 1}"

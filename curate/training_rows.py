@@ -43,7 +43,7 @@ class TrainingRows:
     @cached_property
     def pool(self) -> PoolRows:
         """Rows of pool and targets; one that has a held-out text trains nobody."""
-        return PoolRows(self.job, self._leaked)
+        return PoolRows(self.job, self.job.parts, self._leaked)
 
     @cached_property
     def _leaked(self) -> frozenset[bytes]:

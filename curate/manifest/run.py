@@ -30,11 +30,14 @@ class RunRecord:
     stages: dict[str, str]
     """Fingerprint of every stage of this run, in order."""
     shards: int
+    """Parts of the dataset: shards of the pool, and those of the rows that are generated."""
     environment_changes: list[str] = field(default_factory=list)
     """What differed on a resume under `--allow-environment-change`, or where features were taken over from another run:
     byte identity was given up."""
     encoder: dict[str, Any] | None = None
     """Where the model of `features.model` lies, as `model` says it of the proxy."""
+    generated: int = 0
+    """How many of the shards are of generated rows."""
     kept_proxy: dict[str, Any] | None = None
     """The proxy of another run, kept although this pool is another than the one it was warmed up on: the fingerprint of the
     stage that made it, and the sha256 of its files by path. None: this run's proxy is the one its config describes."""

@@ -46,6 +46,9 @@ class Facts(TypedDict, total=False):
     dropped: dict[str, int]
     sources: list[SourceCount]
     tokens: int
+    content_sha256: str
+    """Of all parts of the dataset. It stands in the header because `datasets` names its cache after that: without it, of two
+    datasets in directories of one name the second would load as the first."""
 
 
 def card(facts: Facts) -> str:

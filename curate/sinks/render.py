@@ -14,6 +14,18 @@ from curate.errors import IntegrityError
 from curate.sinks.base import OutputConfig, free_name
 from curate.sinks.selection import Counts, Floats, Selection, counts
 
+PROVENANCE = pa.schema(
+    [
+        ("generated", pa.bool_()),
+        ("parent", pa.string()),
+        ("step", pa.int64()),
+        ("model_revision", pa.string()),
+        ("question_weight", pa.float32()),
+        ("response_weight", pa.float32()),
+    ]
+)
+"""Beside the pool's columns where responses are generated: whether this one is; the shard and row of the question; the step and
+model that wrote it; the weight of the question, and the response's share of it."""
 NO_REASON = "set aside without a weight"
 HUGGINGFACE = b"huggingface"
 """Schema metadata in which `datasets` keeps the features of a table."""

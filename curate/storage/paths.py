@@ -53,6 +53,15 @@ class RunPaths:
         """State of a training that is not finished."""
         return self.root / "state" / "loop.safetensors"
 
+    def refined(self, turn: int) -> Path:
+        """Responses that were generated for a pass over the pool."""
+        return self.root / "state" / "refined" / f"pass-{turn:05d}.arrow"
+
+    @property
+    def generated(self) -> Path:
+        """Generated responses as rows beside the pool's."""
+        return self.root / "state" / "generated.parquet"
+
     @property
     def selection(self) -> Path:
         return self.root / "state" / "selection.json"

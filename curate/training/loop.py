@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +18,6 @@ from curate.bilevel.feasible import effective_share, softmax_weights, tempered
 from curate.errors import ModelError
 from curate.models.descent import Descent
 from curate.models.language_model import LanguageModel
-from curate.models.losses import sample_losses
 from curate.models.warmup import learning_rate_factor
 from curate.training.stream import Place, Stream
 from curate.types import Batch, Features
@@ -52,6 +50,20 @@ class LoopProblem(Protocol):
 
     def targets(self, batch_tokens: int) -> Sequence[Stream]:
         """Batches of each named target."""
+        ...
+
+    def losses(self, batch: Batch) -> Tensor:
+        """Loss of every sample of a batch of the pool or of a target [len(rows)], in nats, differentiable."""
+        ...
+
+    def turn(self, turn: int, step: int, logits: Callable[[], Tensor]) -> None:
+        """Called before the first step of every pass over the pool, and before the first after an interruption.
+
+        Args:
+            turn: number of the pass, from 0.
+            step: steps that were taken.
+            logits: what was learned of every row so far (`BatchWeigher.logits`).
+        """
         ...
 
     def kept(self) -> Tensors | None:
@@ -136,7 +148,7 @@ class Training:
         self._turn, self._step, self.tokens = 0, 0, 0
         self._visits = np.zeros(problem.length, bool)
         self._rows = settings.passes * problem.length
-        self._learner = Learner(parameters, partial(sample_losses, model), lambda: self._rate, model.device)
+        self._learner = Learner(parameters, problem.losses, lambda: self._rate, model.device)
         weigher.begin(self._learner, self._target_batches())
 
     def run(self) -> np.ndarray:
@@ -144,7 +156,7 @@ class Training:
         found = self._problem.kept()
         if found is not None:
             self._load(found)
-        told = set[str]()
+        told, turn = set[str](), -1
         self._problem.advance(self._pool.place.rows)
         while self._pool.place.rows < self._rows:
             for line in self._weigher.notes():
@@ -152,6 +164,9 @@ class Training:
                     told.add(line)
                     self._problem.note(line)
             before = self._pool.place.rows
+            if self._pool.place.turn != turn:
+                turn = self._pool.place.turn
+                self._problem.turn(turn, self._step, self._weigher.logits)
             self._take(before / self._rows)
             self._problem.advance(min(self._pool.place.rows, self._rows) - before)
             self._problem.keep(self._state)

@@ -621,3 +621,12 @@ def test_pages_of_every_part_carry_checksums(plain):
     content[column.dictionary_page_offset + column.total_compressed_size // 2] ^= 1
     with pytest.raises((OSError, pa.ArrowException)):
         pq.ParquetFile(io.BytesIO(bytes(content)), page_checksum_verification=True).read()
+
+
+def test_two_datasets_in_directories_of_one_name_do_not_load_as_one(world, tmp_path):
+    """`datasets` names its cache after the last part of the path and the card's header, which were the same for all runs:
+    the second dataset loaded as the first, without a word."""
+    for method in ("uniform", "random"):
+        found = pipeline.run(config.validate(world.settings(method={"name": method})), tmp_path / method)
+        loaded = datasets.load_dataset(str(found / "dataset"), split="train", cache_dir=str(tmp_path / "cache"))
+        assert loaded["weight"][:] == tiny_world.written(found)["weight"].to_pylist()
