@@ -1,0 +1,161 @@
+"""What every method with the model in the loop promises. A new one is one line in `WEIGHERS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from curate.models.descent import Descent
+from curate.types import Batch
+from curate.weights.batch import BatchWeigher, Learner
+from curate.weights.bds_loop import BdsLoopConfig, bds_loop
+from curate.weights.bmo_loop import BmoLoop, BmoLoopConfig
+from curate.weights.settings import LogitSettings
+
+torch.set_num_threads(1)
+ROWS, GOOD, WIDTH = 40, 20, 6
+RATE = 0.02
+
+WEIGHERS: dict[str, Callable[[], BatchWeigher]] = {
+    "bds": lambda: bds_loop(BdsLoopConfig(), ROWS),
+    "bds, sigmoid": lambda: bds_loop(BdsLoopConfig(logits=LogitSettings(map="sigmoid")), ROWS),
+    "bds, adam": lambda: bds_loop(BdsLoopConfig(logits=LogitSettings(step="adam", rate=0.05)), ROWS),
+    "bds, sgd": lambda: bds_loop(BdsLoopConfig(logits=LogitSettings(step="sgd", rate=20.0)), ROWS),
+    "bds, rising penalty": lambda: bds_loop(BdsLoopConfig(penalty=4.0, penalty_start=0.5), ROWS),
+    "bds, single": lambda: bds_loop(BdsLoopConfig(algorithm="single"), ROWS),
+    "bmo": lambda: BmoLoop(BmoLoopConfig(), ROWS),
+    "bmo, zero": lambda: BmoLoop(BmoLoopConfig(reference="zero", temperature=1.0), ROWS),
+    "bmo, sums": lambda: BmoLoop(BmoLoopConfig(likelihood="sum"), ROWS),
+}
+
+
+class World:
+    """A linear regression: the first half of the rows follow the target's rule, the others another one."""
+
+    def __init__(self) -> None:
+        noise = torch.Generator().manual_seed(0)
+        self.x = torch.randn(ROWS + 16, WIDTH, generator=noise)
+        good, bad = torch.randn(2, WIDTH, generator=noise)
+        self.y = self.x @ good
+        self.y[GOOD:ROWS] = self.x[GOOD:ROWS] @ bad
+        self.theta = nn.Parameter(torch.zeros(WIDTH))
+        self.frozen = nn.Parameter(torch.ones(1), requires_grad=False)
+        self.descent = Descent({"theta": self.theta}, betas=(0.9, 0.95))
+        self.learner = Learner({"theta": self.theta}, self.losses, lambda: RATE, torch.device("cpu"))
+
+    def losses(self, batch: Batch) -> Tensor:
+        rows = list(batch.rows)
+        return (self.x[rows] @ self.theta - self.y[rows]) ** 2
+
+    def targets(self) -> Iterator[Batch]:
+        while True:
+            yield batch_of([*range(ROWS, ROWS + 16)])
+
+    def step(self, weigher: BatchWeigher, number: int) -> list[float]:
+        order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(number))
+        values = []
+        for term in weigher.terms(batch_of(order[:8].tolist()), number / 400):
+            assert term.shape == ()
+            term.backward()
+            values.append(float(term))
+        self.descent.step(RATE)
+        weigher.update()
+        return values
+
+
+def batch_of(rows: list[int]) -> Batch:
+    labels = torch.ones(len(rows), 4, dtype=torch.int64)
+    return Batch(tuple(rows), labels, labels, labels)
+
+
+@pytest.fixture(params=WEIGHERS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def begun(name: str) -> tuple[World, BatchWeigher]:
+    world, weigher = World(), WEIGHERS[name]()
+    weigher.begin(world.learner, world.targets())
+    return world, weigher
+
+
+def test_all_rows_weigh_the_same_before_the_first_step(name):
+    _, weigher = begun(name)
+    logits = weigher.logits()
+    assert logits.shape == (ROWS,)
+    assert logits.dtype == torch.float64
+    assert logits.device.type == "cpu"
+    assert float(logits.std()) == 0
+
+
+def test_rows_that_follow_the_targets_rule_come_out_heavier(name):
+    if name in ("bds, single", "bmo, zero"):
+        pytest.skip("goes by the loss alone: here it happens to be right, in general it is not (METHODS T1.5)")
+    world, weigher = begun(name)
+    for number in range(400):
+        world.step(weigher, number)
+    logits = weigher.logits()
+    assert torch.isfinite(logits).all()
+    assert (logits[:GOOD, None] > logits[None, GOOD:]).double().mean() > 0.75
+
+
+def test_an_interrupted_training_goes_on_bit_for_bit(name):
+    whole, weigher = begun(name)
+    first, before = begun(name)
+    for number in range(30):
+        whole.step(weigher, number)
+    for number in range(11):
+        first.step(before, number)
+    kept, model = before.state(), first.descent.state()
+    first.step(before, 11)  # what is kept does not move
+    second, after = begun(name)
+    second.descent.load(model)
+    after.load(kept)
+    for number in range(11, 30):
+        second.step(after, number)
+    assert torch.equal(weigher.logits(), after.logits())
+    assert torch.equal(whole.theta, second.theta)
+
+
+def test_what_is_kept_are_tensors_on_the_cpu(name):
+    world, weigher = begun(name)
+    world.step(weigher, 0)
+    assert all(isinstance(value, Tensor) and value.device.type == "cpu" for value in weigher.state().values())
+
+
+def test_an_update_without_a_step_changes_nothing(name):
+    world, weigher = begun(name)
+    world.step(weigher, 0)
+    before = weigher.logits()
+    weigher.update()
+    assert torch.equal(before, weigher.logits())
+
+
+def test_logits_that_were_read_do_not_change_with_the_next_step(name):
+    world, weigher = begun(name)
+    world.step(weigher, 0)
+    before = weigher.logits()
+    kept = before.clone()
+    world.step(weigher, 1)
+    assert torch.equal(before, kept)
+
+
+def test_terms_touch_no_parameter_and_leave_gradients_to_whoever_asks(name):
+    world, weigher = begun(name)
+    world.step(weigher, 0)
+    before = world.theta.detach().clone()
+    for _ in weigher.terms(batch_of([1, 2, 3]), 0.5):
+        assert world.theta.grad is None
+    assert torch.equal(before, world.theta)
+
+
+def test_a_batch_of_one_row_is_a_batch(name):
+    world, weigher = begun(name)
+    for term in weigher.terms(batch_of([7]), 0.0):
+        term.backward()
+    weigher.update()
+    assert torch.isfinite(weigher.logits()).all()
+    assert torch.isfinite(world.theta.grad).all()
