@@ -23,7 +23,7 @@ WEIGHERS: dict[str, Callable[[], BatchWeigher]] = {
     "bds": lambda: bds_loop(BdsLoopConfig(), ROWS),
     "bds, sigmoid": lambda: bds_loop(BdsLoopConfig(logits=LogitSettings(map="sigmoid")), ROWS),
     "bds, adam": lambda: bds_loop(BdsLoopConfig(logits=LogitSettings(step="adam", rate=0.05)), ROWS),
-    "bds, sgd": lambda: bds_loop(BdsLoopConfig(logits=LogitSettings(step="sgd", rate=20.0)), ROWS),
+    "bds, sgd": lambda: bds_loop(BdsLoopConfig(logits=LogitSettings(step="sgd", rate=2.0)), ROWS),
     "bds, rising penalty": lambda: bds_loop(BdsLoopConfig(penalty=4.0, penalty_start=0.5), ROWS),
     "bds, single": lambda: bds_loop(BdsLoopConfig(algorithm="single"), ROWS),
     "bmo": lambda: BmoLoop(BmoLoopConfig(), ROWS),
