@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import yaml
 
 from curate import config, evaluate, pipeline
 from curate.contest import Contest
@@ -44,7 +45,9 @@ def with_weights(source: Path, target: Path, weights: np.ndarray) -> Path:
 def problem(tmp_path_factory: pytest.TempPathFactory) -> ProblemView:
     torch.set_num_threads(1)
     home = tmp_path_factory.mktemp("sound")
-    changes = ["method={name: uniform}", "output={mode: weighted}", "evaluation.tokens=150_000"]
+    judging = yaml.safe_load((MIXED.parent / "small.yaml").read_text())["evaluation"]
+    given = [f"evaluation.{name}={value}" for name, value in judging.items()]
+    changes = ["method={name: uniform}", "output={mode: weighted}", *given]
     uniform = pipeline.run(config.load(MIXED, changes), home / "uniform")
     judged = evaluate.with_evaluation(uniform)
     assert judged.evaluation is not None
@@ -83,7 +86,7 @@ def test_the_truth_as_weights_recovers_the_oracle(ranked: dict[str, ArmSummary])
 def test_random_weights_recover_nothing(ranked: dict[str, ArmSummary]) -> None:
     recovery = ranked["chance"].recovery
     assert recovery is not None
-    assert abs(recovery.mean) < 0.25
+    assert abs(recovery.mean) < 0.1
 
 
 @pytest.mark.slow
