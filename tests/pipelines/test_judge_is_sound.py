@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-import yaml
 
 from curate import config, evaluate, pipeline
 from curate.contest import Contest
@@ -45,7 +44,7 @@ def with_weights(source: Path, target: Path, weights: np.ndarray) -> Path:
 def problem(tmp_path_factory: pytest.TempPathFactory) -> ProblemView:
     torch.set_num_threads(1)
     home = tmp_path_factory.mktemp("sound")
-    judging = yaml.safe_load((MIXED.parent / "small.yaml").read_text())["evaluation"]
+    judging = config.read(MIXED.parent / "small.yaml", "the arena")[0]["evaluation"]
     given = [f"evaluation.{name}={value}" for name, value in judging.items()]
     changes = ["method={name: uniform}", "output={mode: weighted}", *given]
     uniform = pipeline.run(config.load(MIXED, changes), home / "uniform")
