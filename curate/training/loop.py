@@ -144,7 +144,7 @@ class Training:
         parameters = {name: each for name, each in model.causal.named_parameters() if each.requires_grad}
         self._descent = Descent(parameters, betas=(settings.beta1, settings.beta2))
         self._pool = problem.pool(settings.batch_tokens)
-        self._targets = problem.targets(settings.target_tokens or settings.batch_tokens)
+        self._targets = problem.targets(settings.target_budget)
         self._turn, self._step, self.tokens = 0, 0, 0
         self._visits = np.zeros(problem.length, bool)
         self._rows = settings.passes * problem.length

@@ -38,8 +38,9 @@ class BdsLoopConfig(LoopSettings):
     """penalty: two models, exact; single: one model, valid only while the target's term dominates."""
     logits: LogitSettings = Field(default_factory=LogitSettings)
     """How weights move."""
-    penalty: Annotated[float, Field(gt=0)] = 1.0
-    """Of algorithm penalty: gamma, how much the pool's loss counts beside the target's in the end."""
+    penalty: Annotated[float, Field(gt=0)] = 10.0
+    """Of algorithm penalty: gamma, how much the pool's loss counts beside the target's in the end. The signal's bias falls as
+    1 / gamma; a small one lets the model leave the pool for the target."""
     penalty_start: Annotated[float, Field(gt=0)] | None = None
     """Of algorithm penalty: gamma in the beginning, from where it goes to `penalty` in a straight line; by default the same."""
     target_share: Share = 0.9

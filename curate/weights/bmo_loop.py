@@ -30,7 +30,7 @@ MEMORY = 0.99
 class BmoLoopConfig(LoopSettings):
     """BMO in the loop."""
 
-    penalty: Annotated[float, Field(gt=0)] = 1.0
+    penalty: Annotated[float, Field(gt=0)] = 10.0
     """gamma: how much the pool counts beside the target."""
     temperature: Annotated[float, Field(gt=0)] = 0.1
     """tau, in nats: large weighs a batch's samples alike, small those that gained most."""

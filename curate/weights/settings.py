@@ -19,7 +19,8 @@ class LoopSettings(Section):
     batch_tokens: Annotated[int, Field(ge=1)] = 2048
     """Tokens of the pool in one step."""
     target_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Tokens of the target in one step; by default as many as of the pool."""
+    """Tokens of the target in one step; by default a quarter of the pool's. A target is small: with many, the model learns it by
+    heart, and then predicts the pool's good rows worse than its noise."""
     learning_rate: Positive = 1e-3
     """Peak learning rate of AdamW, linear rise over 5 % and cosine down to 10 %. The default suits a small model from scratch;
     LoRA wants about 1e-4, a full model 2e-5."""
@@ -31,7 +32,12 @@ class LoopSettings(Section):
     @property
     def work(self) -> float:
         """Forward+backward passes that a token of the pool costs at each visit, the target's beside it included."""
-        return self.models + (self.target_tokens or self.batch_tokens) / self.batch_tokens
+        return self.models + self.target_budget / self.batch_tokens
+
+    @property
+    def target_budget(self) -> int:
+        """Tokens of the target in one step."""
+        return self.target_tokens or max(1, self.batch_tokens // 4)
 
     @property
     def models(self) -> float:

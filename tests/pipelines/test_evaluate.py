@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +277,23 @@ def test_a_start_that_cannot_be_read_is_named(run_dir: Path, tmp_path: Path) -> 
     path.write_bytes(b"nothing")
     with pytest.raises(ModelError, match="started"), pipeline.Crew(changed, Silent()) as crew:
         evaluate.compete(contest, crew.get, Silent(), name="warm")
+
+
+def test_a_killed_arena_goes_on_and_ends_with_the_same_ranking(world: World, tmp_path: Path) -> None:
+    """kill -9 of the command amid its trainings: those that were done are not done again."""
+    file = write_arena(world, tmp_path, ["less", "dsir"], against=["uniform"], evaluation={"tokens": 2000})
+    invoke("arena", str(file), "--run-dir", str(tmp_path / "whole"))
+    where = tmp_path / "killed"
+    command = [sys.executable, "-m", "curate", "arena", str(file), "--run-dir", str(where)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    trained = where / "tiny" / "evaluation" / "trained"
+    while process.poll() is None and not (trained.is_dir() and any(trained.glob("*.json"))):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    before = stamps(where / "tiny" / "evaluation")
+    assert 0 < len(before) < 6
+    invoke("arena", str(file), "--run-dir", str(where))
+    after = stamps(where / "tiny" / "evaluation")
+    assert {name: after[name] for name in before} == before
+    assert pq.read_table(where / "ranking.parquet").equals(pq.read_table(tmp_path / "whole" / "ranking.parquet"))

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from curate import config, looped, pipeline
+from curate import config, evaluate, looped, pipeline
 from curate.errors import ConfigError, ModelError
+from curate.manifest import commits
+from curate.storage.paths import RunPaths
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World
 
@@ -173,3 +175,10 @@ def test_a_column_to_balance_by_must_be_there(world, tmp_path):
     changed = world.settings(output={"mode": "weighted", "balance": {"column": "topik"}})
     with pytest.raises(ConfigError, match=r"output\.balance\.column"):
         pipeline.run(config.validate(changed), tmp_path / "run")
+
+
+def test_the_cost_of_a_training_is_its_visits_times_its_models(whole: Path) -> None:
+    """Three passes of two models over the pool, and a quarter as many tokens of the target beside them."""
+    size = commits.require(RunPaths(whole), "proxy").facts["parameters"]
+    assert evaluate.curation_passes(str(whole), size) == pytest.approx(6.75)
+    assert evaluate.curation_passes(str(whole), 2 * size) == pytest.approx(3.375)
