@@ -25,7 +25,9 @@ from curate.weights.batch import Tensors
 BLOCK = 128
 """Rows that are sorted by length among themselves."""
 KEEP_SECONDS = 120.0
-"""Time between two states that are kept."""
+"""Least time between two states that are kept."""
+KEEP_SHARE = 0.05
+"""Largest share of the time that goes into keeping them: a large model is kept more rarely."""
 DIGEST = 32
 """Bytes of the hash that the state's file begins with."""
 
@@ -36,7 +38,7 @@ class StoredLoop:
     def __init__(self, job: Job) -> None:
         self._job, self._rows = job, PoolRows(job, job.shards)
         self.notes: list[str] = []
-        self._kept_at = self._told_at = time.monotonic()
+        self._keep_at, self._told_at = time.monotonic() + KEEP_SECONDS, time.monotonic()
         self._waiting = 0
 
     @property
@@ -92,11 +94,13 @@ class StoredLoop:
 
     def keep(self, state: Callable[[], Tensors]) -> None:
         """Keep the state now and then."""
-        if time.monotonic() - self._kept_at < KEEP_SECONDS:
+        began = time.monotonic()
+        if began < self._keep_at:
             return
         payload = safetensors.torch.save({name: value.contiguous() for name, value in state().items()})
         atomic.write_bytes(self._job.paths.loop, self._digest(payload) + payload)
-        self._kept_at = time.monotonic()
+        ended = time.monotonic()
+        self._keep_at = ended + max(KEEP_SECONDS, (ended - began) / KEEP_SHARE)
 
     def note(self, text: str) -> None:
         """Keep a line for the commit record, and say it now."""

@@ -59,35 +59,46 @@ class Stream:
         self._rows, self._layout, self._seed, self._name = rows, layout, [*seed], name
         self.place = Place()
         self._batches: Iterator[Batch] | None = None
+        self._ahead: Batch | None = None
+        """The batch at `place`, once its round is open: so a round that is over is known to be, and `place` is in the next."""
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        for _ in range(2 + len(self._rows) // ROUND):
+        for _ in range(2):
             if self._batches is None:
-                self._batches = self._open()
-            batch = next(self._batches, None)
-            if batch is not None:
-                place = self.place
+                self._open()
+            batch, place = self._ahead, self.place
+            if batch is not None and self._batches is not None:
+                self._ahead = next(self._batches, None)
                 self.place = replace(place, batch=place.batch + 1, rows=place.rows + len(batch.rows))
+            self._settle()
+            if batch is not None:
                 return batch
-            self._turn()
         raise DataError(self._name, "no row with a token to predict", "at least one", "Look at its rows.")
 
     def go_to(self, place: Place) -> None:
         """Go on from a place."""
-        self.place, self._batches = place, None
+        self.place, self._batches, self._ahead = place, None, None
 
-    def _open(self) -> Iterator[Batch]:
+    def _settle(self) -> None:
+        """To the round of the batch that comes next, but into the next pass not before it is asked for."""
+        while self._ahead is None:
+            self._turn()
+            if self.place.round == 0:
+                return
+            self._open()
+
+    def _open(self) -> None:
         place = self.place
         order = np.random.default_rng([*self._seed, place.turn]).permutation(self._rows)
         drawn = order[place.round * ROUND : (place.round + 1) * ROUND]
         generator = np.random.default_rng([*self._seed, place.turn, place.round + 1])
-        batches = self._layout(drawn.tolist(), generator)
+        self._batches = self._layout(drawn.tolist(), generator)
         for _ in range(place.batch):
-            next(batches)
-        return batches
+            next(self._batches)
+        self._ahead = next(self._batches, None)
 
     def _turn(self) -> None:
         """To the next round, or the next pass after the last round."""

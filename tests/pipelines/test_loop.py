@@ -57,6 +57,12 @@ def steps_of_all(world: World) -> int:
     return len(taken)
 
 
+def always_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After every step, however long it takes."""
+    monkeypatch.setattr(looped, "KEEP_SECONDS", -1.0)
+    monkeypatch.setattr(looped, "KEEP_SHARE", 1e9)
+
+
 class Killed(BaseException):
     """What a kill leaves behind: nothing is cleaned up."""
 
@@ -65,7 +71,7 @@ class Killed(BaseException):
 def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(
     world, whole, steps_of_all, after, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(looped, "KEEP_SECONDS", 0.0)
+    always_keep(monkeypatch)
     keep, steps = looped.StoredLoop.keep, [0]
 
     def killing(self: looped.StoredLoop, state: Any) -> None:
@@ -87,7 +93,7 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(
 
 
 def test_a_state_of_other_settings_or_with_a_flipped_bit_is_not_taken_up(world, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(looped, "KEEP_SECONDS", 0.0)
+    always_keep(monkeypatch)
     run = tmp_path / "run"
     keep = looped.StoredLoop.keep
 

@@ -123,7 +123,8 @@ class Killed(BaseException):
 @pytest.mark.parametrize("after", [1, 6, 9])
 def test_a_killed_run_goes_on_and_writes_no_response_twice(run, world, after, tmp_path, monkeypatch):
     """Killed after some steps; what was written for a pass is read again, not written again."""
-    monkeypatch.setattr(looped, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(looped, "KEEP_SECONDS", -1.0)
+    monkeypatch.setattr(looped, "KEEP_SHARE", 1e9)
     keep, steps = looped.StoredLoop.keep, [0]
 
     def killing(self: looped.StoredLoop, state: Any) -> None:
