@@ -1,11 +1,13 @@
 """BMO on stored features: every sample's loss is an objective, and its weight follows from how much it gains.
 
-    min over delta   v.delta + 0.5 delta^T A delta + gamma m_tau(delta),   m_tau = -tau log (1/N) sum_i exp(-g_i.delta / tau)
+    min over delta   v.delta + 0.5 delta^T A delta + gamma (m_tau(delta) - m.delta)
+    with             m_tau = -tau log (1/N) sum_i exp(-g_i.delta / tau),   m = (1/N) sum_i g_i
     weights          w_i proportional to exp(-g_i.delta / tau)
 
 Losses linearised around the proxy, l_i(theta + delta) - l_i(theta) = g_i.delta: the sample's own theta' is the proxy. No
 weight is free: there is one displacement [k], and what it does to a sample is the sample's weight. So a sample that `fit`
-never saw has one too, which is what makes the rule fit for responses that are generated anew.
+never saw has one too, which is what makes the rule fit for responses that are generated anew. The term m.delta takes the proxy
+for what the pool makes of it at equal weights: without it, what any training on the pool would gain hides what the target adds.
 """
 
 from __future__ import annotations
@@ -40,8 +42,9 @@ class BmoConfig(Section):
     """Method."""
     damping: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     """Multiple of the mean curvature added to every direction."""
-    penalty: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    """gamma: how much the pool's merit counts beside the target's loss."""
+    penalty: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    """gamma: how much the pool's merit counts beside the target's loss; 0 ranks as `influence` does. Samples that gain pull the
+    displacement their way, so a large one follows the crowd."""
     temperature: float | None = Field(default=None, gt=0)
     """tau, in standard deviations of the samples' gains: large weighs all alike, small the best only. By default as the
     effective share asks."""
@@ -57,7 +60,7 @@ class BmoConfig(Section):
 
 
 class Bmo:
-    """delta = -A^{-1} (v + gamma sum_i w_i g_i) by fixed-point steps, A = F + damping (tr F / k) I.
+    """delta = -A^{-1} (v + gamma (sum_i w_i g_i - m)) by fixed-point steps, A = F + damping (tr F / k) I.
 
     While delta is sought, tau is `temperature`, or 1, standard deviations of g_i.delta over the pool.
 
@@ -88,7 +91,7 @@ class Bmo:
                 return tilt_state(problem, torch.zeros_like(shift)[None], read=read)
             move = -shift / (deviation * (self.config.temperature or 1.0))
             sums = sum_over(tilt_sums((block @ move)[:, None], block) for block in pool_blocks(problem))
-            reached = -solve(factor, target + self.config.penalty * sums.mean_row[0])
+            reached = -solve(factor, target + self.config.penalty * (sums.mean_row[0] - moments.mean))
             change = float(torch.linalg.vector_norm(reached - shift) / torch.linalg.vector_norm(reached))
             shift = reached
             if change < STILL:

@@ -28,9 +28,8 @@ def solved(pool, gamma: float, temperature: float, damping: float = 10.0) -> tup
     for _ in range(2000):
         shift.requires_grad_()
         tau = temperature * float((units @ shift.detach()).std(correction=0))
-        value = (
-            v @ shift + 0.5 * shift @ a @ shift + gamma * merit(units @ shift, torch.zeros(len(units)).double(), tau)
-        )
+        soft = merit(units @ shift, torch.zeros(len(units)).double(), tau) - units.mean(0) @ shift
+        value = v @ shift + 0.5 * shift @ a @ shift + gamma * soft
         (slope,) = torch.autograd.grad(value, shift)
         shift = shift.detach() - 0.05 * torch.linalg.solve(a, slope)
     weights = implicit_weights(units @ shift, torch.zeros(len(units)).double(), tau)
