@@ -70,7 +70,8 @@ def run(
             flow.map("target")
             flow.map("featurize")
         flow.once("fit")
-        flow.map("prepare", generated=True)
+        if pipeline.refine is not None:
+            flow.map("prepare", generated=True)
         flow.map("weigh")
         flow.once("select")
         flow.map("render")
