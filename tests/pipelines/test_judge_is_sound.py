@@ -23,6 +23,7 @@ from curate.sources import base as sources
 from curate.storage import tables
 from curate.storage.paths import RunPaths
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
 MIXED = ROOT / "pipelines" / "arena" / "mixed.yaml"
 
@@ -74,28 +75,24 @@ def ranked(problem: ProblemView) -> dict[str, ArmSummary]:
     return {summary.arm: summary for summary in problem.summaries}
 
 
-@pytest.mark.slow
 def test_the_truth_as_weights_recovers_the_oracle(ranked: dict[str, ArmSummary]) -> None:
     recovery = ranked["truth"].recovery
     assert recovery is not None
     assert recovery.low <= 1.0 <= recovery.high or recovery.mean == pytest.approx(1.0, abs=1e-6)
 
 
-@pytest.mark.slow
 def test_random_weights_recover_nothing(ranked: dict[str, ArmSummary]) -> None:
     recovery = ranked["chance"].recovery
     assert recovery is not None
     assert abs(recovery.mean) < 0.1
 
 
-@pytest.mark.slow
 def test_inverted_labels_do_harm(ranked: dict[str, ArmSummary]) -> None:
     recovery = ranked["lies"].recovery
     assert recovery is not None
     assert recovery.high < 0
 
 
-@pytest.mark.slow
 def test_every_arm_is_given_the_same_tokens(problem: ProblemView) -> None:
     assert len({each.tokens for each in problem.trained}) == 1
     assert len(problem.trained) == 3 * len(problem.summaries)
