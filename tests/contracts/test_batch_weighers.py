@@ -60,7 +60,7 @@ class World:
         for term in weigher.terms(batch_of(order[:8].tolist()), number / 400):
             assert term.shape == ()
             term.backward()
-            values.append(float(term))
+            values.append(float(term.detach()))
         self.descent.step(RATE)
         weigher.update()
         return values
