@@ -80,25 +80,37 @@ class RefinedLoop(StoredLoop):
         """The learned state with the masked rows set aside and the generated ones weighed, and these as rows.
 
         A question's weight is shared among its responses in proportion to how much likelier each has become since it was
-        written (its importance ratio); all weights are then brought to mean 1.
+        written (its importance ratio); all weights are then brought to mean 1. A response without text makes no row.
         """
         weights, rows = state["weights"].copy(), sorted(self._answers)
-        ratios = self._ratios()
+        ratios, said = self._ratios(), self._said()
         questions, shares = list[float](), list[float]()
-        for row in rows:
-            own = np.array([ratios[row, place] for place in range(len(self._answers[row]))])
+        for row in said:
+            own = np.array([ratios[row, place] for place, _ in said[row]])
             questions += [float(weights[row])] * len(own)
             shares += (own / own.sum()).tolist() if own.sum() > 0 else [1 / len(own)] * len(own)
         generated = np.array(questions) * np.array(shares)
-        table = self._rows_of(rows, questions, shares)
+        table = self._rows_of(said, questions, shares)
         weights[rows] = np.nan
         whole = np.concatenate([weights, generated])
         whole *= np.count_nonzero(~np.isnan(whole)) / np.nansum(whole)
         size = self._job.pipeline.pool.shard_rows
-        starts = [*state["starts"].tolist(), *range(self.length, self.length + max(1, len(table)), size)]
+        firsts = [self.length + place * size for place in range(self._job.record.generated)]  # the last may have no row
+        starts = [*state["starts"].tolist(), *firsts]
         aside = np.zeros(len(whole), bool)
         aside[rows] = True
         return state | {"weights": whole, "masked": aside, "starts": np.array(starts)}, table
+
+    def _said(self) -> dict[int, list[tuple[int, Answer]]]:
+        """The responses that have text, with their places, by question; says how many have none."""
+        found = {
+            row: [(place, answer) for place, answer in enumerate(self._answers[row]) if answer.text.strip()]
+            for row in sorted(self._answers)
+        }
+        silent = sum(map(len, self._answers.values())) - sum(map(len, found.values()))
+        if silent:
+            self.note(f"{silent} generated responses are empty and left out")
+        return {row: answers for row, answers in found.items() if answers}
 
     def _written(self, turn: int, step: int, logits: Tensor) -> pa.Table:
         """New responses to the questions that are masked now."""
@@ -179,11 +191,13 @@ class RefinedLoop(StoredLoop):
             found |= dict(zip(lines, ratios, strict=True))
         return found
 
-    def _rows_of(self, rows: list[int], questions: list[float], shares: list[float]) -> pa.Table:
+    def _rows_of(
+        self, said: dict[int, list[tuple[int, Answer]]], questions: list[float], shares: list[float]
+    ) -> pa.Table:
         """The responses as rows of the pool's schema, each with its parent's other columns, and where it is from."""
         schema, starts = self._job.source.schema, self.starts
         column = self._job.pipeline.pool.fields["completion"]
-        parents = [row for row in rows for _ in self._answers[row]]
+        parents = [row for row, answers in said.items() for _ in answers]
         owners = np.searchsorted(starts, parents, side="right") - 1
         pieces, names = [schema.empty_table()], list[str]()
         for shard in np.unique(owners):
@@ -191,7 +205,7 @@ class RefinedLoop(StoredLoop):
             pieces.append(self._job.read(int(shard)).take(pa.array(inside)))
             names += [f"{shard}:{row}" for row in inside]
         table = pa.concat_tables(pieces)
-        answers = [answer for row in rows for answer in self._answers[row]]
+        answers = [answer for own in said.values() for _, answer in own]
         texts = pa.array([answer.text for answer in answers], schema.field(column).type)
         table = table.set_column(schema.get_field_index(column), schema.field(column), texts)
         count = len(answers)

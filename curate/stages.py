@@ -174,11 +174,12 @@ def _trained(job: Job) -> Outcome:
     settings = job.pipeline.refine
     loop = StoredLoop(job) if settings is None else RefinedLoop(job, settings)
     state = job.method().fit(loop)
-    facts: dict[str, Any] = {"notes": loop.notes[-20:], "tokens": int(state["tokens"])}
+    facts: dict[str, Any] = {"tokens": int(state["tokens"])}
     contents: dict[Path, Content] = {}
     if isinstance(loop, RefinedLoop):
         state, rows = loop.finish(state)
         contents[job.paths.generated], facts["generated"] = rows, len(rows)
+    facts["notes"] = loop.notes[-20:]
     first = len(job.shards)
     seen = [job.paths.commit("prepare", first + place) for place in range(job.record.generated)]  # of rows now replaced
     return Outcome(contents | {job.paths.state: state}, (job.paths.loop, *seen), facts=facts)

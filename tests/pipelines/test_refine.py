@@ -147,6 +147,27 @@ def test_a_killed_run_goes_on_and_writes_no_response_twice(run, world, after, tm
     assert bool(made) != written
 
 
+def test_a_response_without_text_makes_no_row_and_no_error(world, tmp_path, monkeypatch):
+    """Found on the shipped pipeline: some of 800 responses were empty, and the rows were refused as bad."""
+    generate = refine.generate
+
+    def sometimes_silent(model, prompts, **named):
+        made = generate(model, prompts, **named)
+        end = model.tokenizer.eos_token_id
+        return [
+            refine.Response([end], [-1.0]) if place % 2 or len(prompts) < 5 else each for place, each in enumerate(made)
+        ]
+
+    monkeypatch.setattr(refine, "generate", sometimes_silent)
+    run = pipeline.run(settings(world), tmp_path / "run")
+    rows = [row for row in tiny_world.written(run).to_pylist() if row["generated"]]
+    assert 0 < len(rows) < 12
+    assert all(row["completion"].strip() for row in rows)
+    assert tiny_world.written(run)["weight"].to_numpy().mean() == pytest.approx(1, abs=1e-5)
+    assert "are empty and left out" in (run / "commits" / "fit" / "00000.json").read_text()
+    assert verify(run) == []
+
+
 def test_a_fixed_mask_is_the_same_share_in_every_pass(world, tmp_path):
     run = pipeline.run(settings(world, mask="fixed"), tmp_path / "run")
     parts = sorted((run / "state" / "refined").iterdir())
