@@ -17,6 +17,7 @@ from curate.job import Job
 from curate.models.language_model import LanguageModel
 from curate.models.losses import sample_losses
 from curate.pool_rows import PoolRows
+from curate.sources.tokens import Tokens
 from curate.storage import atomic
 from curate.training.stream import Layout, Stream
 from curate.types import Batch
@@ -120,13 +121,17 @@ class StoredLoop:
 
     def _layout(self, batch_tokens: int) -> Layout:
         def layout(drawn: Sequence[int], generator: np.random.Generator) -> Iterator[Batch]:
-            model = self.language_model
-            read = zip(drawn, self._rows.tokens(np.array(drawn), model), strict=True)
+            read = zip(drawn, self._rows.tokens(np.array(drawn), self.language_model), strict=True)
             usable = [(row, found) for row, found in read if found is not None]
             for start in range(0, len(usable), BLOCK):
-                block = usable[start : start + BLOCK]
-                rows = [found for _, found in block]
-                for batch in featurizing.mixed(rows, batch_tokens, packs=model.packs, generator=generator):
-                    yield replace(batch, rows=tuple(block[row][0] for row in batch.rows))
+                yield from self._batches(usable[start : start + BLOCK], batch_tokens, generator)
 
         return layout
+
+    def _batches(
+        self, block: list[tuple[int, Tokens]], batch_tokens: int, generator: np.random.Generator
+    ) -> Iterator[Batch]:
+        """Rows of a block in batches of like length."""
+        packs, rows = self.language_model.packs, [found for _, found in block]
+        for batch in featurizing.mixed(rows, batch_tokens, packs=packs, generator=generator):
+            yield replace(batch, rows=tuple(block[row][0] for row in batch.rows))

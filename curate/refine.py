@@ -9,7 +9,7 @@ Reference: Xiao and Chen, 2025, arXiv 2511.21056.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 from curate.errors import IntegrityError
 from curate.features.batched import collate
 from curate.job import Job
-from curate.looped import BLOCK, StoredLoop
+from curate.looped import StoredLoop
 from curate.manifest import commits
 from curate.models.generation import Response, generate
 from curate.sources import layout
@@ -28,14 +28,12 @@ from curate.sources.tokens import Tokens
 from curate.storage import tables
 from curate.training.refined import RefinedBatch, question_losses, response_ratios
 from curate.training.refinement import RefineConfig, masked
-from curate.training.stream import ROUND, Layout
+from curate.training.stream import ROUND
 from curate.types import Batch
 from curate.weights.base import State
 
 STAGE = "refine"
 """Its commits, one a generation, numbered by the pass they were made for."""
-CHUNK = 256
-"""Questions that are sorted by length among themselves before they are answered."""
 
 
 @dataclass(frozen=True)
@@ -118,33 +116,34 @@ class RefinedLoop(StoredLoop):
         rows = masked(usable, logits, self._settings, seed=self._job.pipeline.seed)
         count = len(rows) * self._settings.responses
         self._job.events.write("note", stage="fit", text=f"writing {count} responses to {len(rows)} questions")
-        lines: dict[int, list[Response]] = {}
-        for chunk in (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)):
-            prompts = dict(zip(chunk.tolist(), map(_prompt, self._tokens(chunk)), strict=True))
-            asked = sorted(prompts, key=lambda row: len(prompts[row]))
-            repeated = [row for row in asked for _ in range(self._settings.responses)]
-            for start in range(0, len(repeated), self._settings.batch):
-                batch = repeated[start : start + self._settings.batch]
-                seed = np.random.default_rng([self._job.pipeline.seed, 6, turn, batch[0], start]).integers(2**62)
-                for row, made in zip(batch, self._generated([prompts[row] for row in batch], int(seed)), strict=True):
-                    lines.setdefault(row, []).append(made)
-        decode = self.language_model.tokenizer.decode
-        return pa.Table.from_pylist(
-            [
-                {
-                    "row": row,
-                    "response": place,
-                    "prompt": _prompt(self._tokens(np.array([row]))[0]),
-                    "ids": made.ids,
-                    "log_probs": made.log_probs,
-                    "text": decode(made.ids, skip_special_tokens=True),
-                    "step": step,
-                }
-                for row in rows.tolist()
-                for place, made in enumerate(lines[row])
-            ],
-            schema=WRITTEN,
-        )
+        prompts = dict(zip(rows.tolist(), map(_prompt, self._tokens(rows)), strict=True))
+        responses, decode = self._responses(prompts, turn), self.language_model.tokenizer.decode
+        lines = [
+            {
+                "row": row,
+                "response": place,
+                "prompt": prompt,
+                "ids": made.ids,
+                "log_probs": made.log_probs,
+                "text": decode(made.ids, skip_special_tokens=True),
+                "step": step,
+            }
+            for row, prompt in prompts.items()
+            for place, made in enumerate(responses[row])
+        ]
+        return pa.Table.from_pylist(lines, schema=WRITTEN)
+
+    def _responses(self, prompts: dict[int, list[int]], turn: int) -> dict[int, list[Response]]:
+        """All responses to every question; those of like length are written together."""
+        found: dict[int, list[Response]] = {row: [] for row in prompts}
+        asked = sorted(prompts, key=lambda row: len(prompts[row]))
+        repeated = [row for row in asked for _ in range(self._settings.responses)]
+        for start in range(0, len(repeated), self._settings.batch):
+            batch = repeated[start : start + self._settings.batch]
+            seed = int(np.random.default_rng([self._job.pipeline.seed, 6, turn, start]).integers(2**62))
+            for row, made in zip(batch, self._generated([prompts[row] for row in batch], seed), strict=True):
+                found[row].append(made)
+        return found
 
     def _generated(self, prompts: list[list[int]], seed: int) -> list[Response]:
         room = self._job.model_config.max_tokens - max(map(len, prompts))
@@ -160,15 +159,6 @@ class RefinedLoop(StoredLoop):
         rows = np.arange(start, min(start + ROUND, self.length))
         found = self._rows.tokens(rows, self.language_model)
         return rows[[row is not None for row in found]]
-
-    def _layout(self, batch_tokens: int) -> Layout:
-        def laid_out(drawn: Sequence[int], generator: np.random.Generator) -> Iterator[Batch]:
-            read = zip(drawn, self._rows.tokens(np.array(drawn), self.language_model), strict=True)
-            usable = [(row, found) for row, found in read if found is not None]
-            for start in range(0, len(usable), BLOCK):
-                yield from self._batches(usable[start : start + BLOCK], batch_tokens, generator)
-
-        return laid_out
 
     def _batches(
         self, block: list[tuple[int, Tokens]], batch_tokens: int, generator: np.random.Generator

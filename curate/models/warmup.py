@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from curate.errors import ModelError
 from curate.models.base import WarmupSettings
+from curate.models.descent import Descent
 from curate.models.language_model import LanguageModel
 from curate.models.losses import sample_losses
 from curate.types import Batch
 
 RISE = 0.05
 FLOOR = 0.1
-CLIP_NORM = 1.0
 
 
 @dataclass(frozen=True)
@@ -85,23 +85,16 @@ def warm_up(
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters() if parameter.requires_grad}
     _cast(model, dict.fromkeys(dtypes, torch.float32) if torch.bfloat16 in dtypes.values() else {})
     parameters = {name: parameter for name, parameter in model.named_parameters() if name in dtypes}
-    optimizer = torch.optim.AdamW(
-        parameters.values(),
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        weight_decay=settings.weight_decay,
-    )
+    descent = Descent(parameters, betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay)
     try:
-        for rate in _train(
-            language_model, batches, settings, optimizer=optimizer, objective=objective, progress=progress
-        ):
+        for rate in _train(language_model, batches, settings, descent=descent, objective=objective, progress=progress):
             with _rounded(model, dtypes):
                 if keep is not None:
-                    keep(_moments(optimizer, parameters), rate)
+                    keep(_moments(descent), rate)
     finally:
-        optimizer.zero_grad(set_to_none=True)
+        descent.clear()
     _cast(model, dtypes)
-    return _moments(optimizer, parameters)
+    return _moments(descent)
 
 
 def learning_rate_factor(fraction: float) -> float:
@@ -151,22 +144,18 @@ def _train(
     batches: Iterable[Batch],
     settings: WarmupSettings,
     *,
-    optimizer: torch.optim.Optimizer,
+    descent: Descent,
     objective: Objective,
     progress: Callable[[int, int, float], None] | None,
 ) -> Iterator[float]:
     """Train; stops at the end of every span with the mean learning rate of its steps."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     seen, ended, rates = 0, 0, list[float]()
     for step, batch in enumerate(batches, start=1):
         seen += int(batch.attention.sum())
         rates.append(settings.learning_rate * learning_rate_factor(seen / settings.tokens))
-        for group in optimizer.param_groups:
-            group["lr"] = rates[-1]
-        optimizer.zero_grad(set_to_none=True)
         loss = objective(language_model, batch)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
+        norm = descent.step(rates[-1])
         # One look at the device a step: a diverged proxy must never reach the features.
         value, size = torch.stack([loss.detach().float(), norm.float()]).tolist()
         if not (math.isfinite(value) and math.isfinite(size)):
@@ -176,7 +165,6 @@ def _train(
                 "finite numbers",
                 f"Lower model.warmup.learning_rate (now {settings.learning_rate}).",
             )
-        optimizer.step()
         if progress is not None:
             progress(step, seen, value)
         reached = min(seen * settings.checkpoints // settings.tokens, settings.checkpoints)
@@ -218,8 +206,7 @@ def _cast(model: nn.Module, dtypes: dict[str, torch.dtype]) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
-def _moments(optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]) -> dict[str, Moments]:
-    states = {
-        name: optimizer.state[parameter] for name, parameter in parameters.items() if parameter in optimizer.state
-    }
+def _moments(descent: Descent) -> dict[str, Moments]:
+    found = descent.optimizer.state
+    states = {name: found[parameter] for name, parameter in descent.parameters.items() if parameter in found}
     return {name: Moments(state["exp_avg"], state["exp_avg_sq"], int(state["step"])) for name, state in states.items()}

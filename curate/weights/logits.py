@@ -31,7 +31,6 @@ class SampleLogits:
     def __init__(self, rows: int, settings: LogitSettings) -> None:
         self._settings = settings
         self.values = torch.zeros(rows, dtype=torch.float64)
-        self.visited = torch.zeros(rows, dtype=torch.bool)
         self._total = torch.tensor(float(rows), dtype=torch.float64)
         """Sum of exp(omega): kept, so that a batch costs what its rows do."""
         self._signal = torch.zeros(3, dtype=torch.float64)
@@ -54,7 +53,6 @@ class SampleLogits:
             signal: d [b], on the CPU.
         """
         signal = signal.to(torch.float64)
-        self.visited[rows] = True
         if self._settings.step == "mirror":
             self._move(rows, -self._settings.rate * self._standardised(signal))
             return
@@ -69,15 +67,14 @@ class SampleLogits:
 
     def state(self) -> Tensors:
         """Everything that `load` needs."""
-        found = {"values": self.values, "visited": self.visited, "total": self._total, "signal": self._signal}
-        return {
-            name: value.clone() for name, value in (found | {"moments": self._moments, "steps": self._steps}).items()
-        }
+        found = {"values": self.values, "total": self._total, "signal": self._signal}
+        found |= {"moments": self._moments, "steps": self._steps}
+        return {name: value.clone() for name, value in found.items()}
 
     def load(self, state: Tensors) -> None:
         """Go on from a state."""
-        self.values, self.visited, self._total = (state[name].clone() for name in ("values", "visited", "total"))
-        self._signal, self._moments, self._steps = (state[name].clone() for name in ("signal", "moments", "steps"))
+        self.values, self._total, self._signal = (state[name].clone() for name in ("values", "total", "signal"))
+        self._moments, self._steps = state["moments"].clone(), state["steps"].clone()
 
     def _move(self, rows: list[int], change: Tensor) -> None:
         places = torch.tensor(sorted(set(rows)))
