@@ -11,6 +11,8 @@ from curate.weights.settings import LogitSettings
 
 LIMIT = 50.0
 """Logits stay within it, so that the sum of their exponentials needs no peak."""
+OUTLIER = 4.0
+"""Deviations that a signal counts at most: one strange row may not outweigh the pool."""
 MEMORY = 0.99
 """Of the running mean and square that signals are standardised with, a batch."""
 ADAM = (0.9, 0.999, 1e-8)
@@ -88,7 +90,9 @@ class SampleLogits:
         self._signal = MEMORY * self._signal + (1 - MEMORY) * now
         mean, square = self._signal[:2] / self._signal[2]
         deviation = (square - mean**2).clamp(min=0).sqrt()
-        return (signal - mean) / deviation if deviation > 1e-9 * square.sqrt() else torch.zeros_like(signal)
+        if deviation <= 1e-9 * square.sqrt():
+            return torch.zeros_like(signal)
+        return ((signal - mean) / deviation).clamp(-OUTLIER, OUTLIER)
 
     def _gradient(self, rows: list[int], signal: Tensor) -> Tensor:
         """d/domega of mean_b sigma_i d_i [N]."""
