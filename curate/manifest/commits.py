@@ -88,17 +88,20 @@ def is_done(paths: RunPaths, stage: str, index: int, fingerprint: str) -> bool:
 
 def problems(paths: RunPaths, record: Commit) -> list[str]:
     """Re-hash the parts of a record: one line for every part that is not what the record says."""
-    lines = []
-    for part in record.parts:
-        path = paths.root / part.path
-        size = _size(path)
-        if size is None:
-            lines.append(f"{part.path}: missing; the commit record says {part.size} bytes")
-        elif size != part.size:
-            lines.append(f"{part.path}: {size} of {part.size} bytes")
-        elif (found := sha256_file(path)) != part.sha256:
-            lines.append(f"{part.path}: sha256 is {found[:12]}…, the commit record says {part.sha256[:12]}…")
-    return lines
+    return [line for part in record.parts for line in part_problems(paths.root, part, "the commit record")]
+
+
+def part_problems(root: Path, part: PartRecord, source: str) -> list[str]:
+    """Re-hash one part: a line if it is not what `source`, as messages call it, says."""
+    path = root / part.path
+    size = _size(path)
+    if size is None:
+        return [f"{part.path}: missing; {source} says {part.size} bytes"]
+    if size != part.size:
+        return [f"{part.path}: {size} of {part.size} bytes"]
+    if (found := sha256_file(path)) != part.sha256:
+        return [f"{part.path}: sha256 is {found[:12]}…, {source} says {part.sha256[:12]}…"]
+    return []
 
 
 def quarantine(paths: RunPaths, record: Commit) -> list[str]:

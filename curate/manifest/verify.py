@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from curate.errors import IntegrityError
-from curate.manifest import commits, dataset, run
+from curate.manifest import commits, dataset, generations, run
 from curate.storage.fingerprint import sha256_file
 from curate.storage.paths import RunPaths
 
@@ -19,10 +19,11 @@ def verify(root: Path, *, progress: Callable[[int], None] = lambda parts: None) 
         progress: called with the number of parts after each record.
 
     Returns:
-        One line for every missing, short or altered part, unreadable record and stray dataset file; empty if all is well.
+        One line for every missing, short or altered part, unreadable record or generation, and stray dataset file; none if
+        all is well.
     """
     paths = RunPaths(root)
-    lines = [*_run_problems(root), *_manifest_problems(root)]
+    lines = [*_run_problems(root), *_manifest_problems(root), *generations.problems(root)]
     listed: set[Path] = set()
     for stage, indices in commits.stages(paths).items():
         for index in indices:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +100,16 @@ def remove(path: Path) -> None:
             _fsync_directory(path.parent)
 
 
+def remove_all(paths: Iterable[Path]) -> None:
+    """Remove many files, and the directories that this leaves empty; that they are gone is not made durable."""
+    for path in paths:
+        with explained(path):
+            hook("remove", path)
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # not empty yet
+                path.parent.rmdir()
+
+
 def quarantine(path: Path, place: Path) -> Path:
     """Move a part with wrong bytes to `<place>.corrupt-<n>` and return that path. Raises ResourceError."""
     aside = next(name for n in range(1, 10_000) if not (name := Path(f"{place}.corrupt-{n}")).exists())
@@ -127,6 +137,24 @@ def append(path: Path) -> Iterator[BinaryIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as stream:
             yield cast(BinaryIO, stream)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append one line to a file and make it durable; a file has one writer at a time. Raises ResourceError, IntegrityError.
+
+    A writer that is killed may leave half a line: the next one begins with an empty line, and readers pass over what is
+    none of theirs.
+    """
+    make_directory(path.parent)
+    with explained(path):
+        new = not path.exists()
+        hook("open", path)
+        with path.open("ab", buffering=0) as stream:
+            hook("write", path)
+            stream.write(line + b"\n")
+            _fsync("fsync", stream.fileno(), path)
+        if new:
+            _fsync_directory(path.parent)
 
 
 class _Hashing:

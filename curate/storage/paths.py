@@ -67,6 +67,39 @@ class RunPaths:
         return self.root / "state" / "selection.json"
 
     @property
+    def current(self) -> Path:
+        """Which generation of weights is the newest."""
+        return self.root / "current.json"
+
+    @property
+    def generations(self) -> Path:
+        return self.root / "generations"
+
+    def generation(self, number: int) -> Path:
+        return self.generations / f"{number:05d}.json"
+
+    @property
+    def generation_parts(self) -> Path:
+        return self.generations / "parts"
+
+    def generation_part(self, number: int, shard: int) -> Path:
+        """Weights of one shard as a generation weighed it."""
+        return self.generation_parts / f"{number:05d}" / f"part-{shard:05d}.arrow"
+
+    @property
+    def swept(self) -> Path:
+        """Which generations are kept whole."""
+        return self.generations / "swept.json"
+
+    @property
+    def readers(self) -> Path:
+        return self.generations / "readers"
+
+    def reader(self, name: str) -> Path:
+        """What one reader took from which generation."""
+        return self.readers / f"{name}.jsonl"
+
+    @property
     def dataset(self) -> Path:
         return self.root / "dataset"
 
