@@ -15,7 +15,7 @@ from torch import Tensor
 from curate import featurizing, proxies
 from curate.job import Job
 from curate.models.language_model import LanguageModel
-from curate.models.losses import sample_losses
+from curate.models.losses import batch_token_losses, sample_losses
 from curate.pool_rows import PoolRows
 from curate.sources.tokens import Tokens
 from curate.storage import atomic
@@ -63,8 +63,11 @@ class StoredLoop:
 
     def pool(self, batch_tokens: int) -> Stream:
         """Batches of the pool."""
-        layout = self._layout(batch_tokens)
-        return Stream(np.arange(self.length), layout, seed=[self._job.pipeline.seed, 2], name="pool")
+        return self._stream(batch_tokens, 2)
+
+    def others(self, batch_tokens: int) -> Stream:
+        """Batches of the pool in another order."""
+        return self._stream(batch_tokens, 7)
 
     def targets(self, batch_tokens: int) -> Sequence[Stream]:
         """Batches of each named target."""
@@ -79,6 +82,10 @@ class StoredLoop:
     def losses(self, batch: Batch) -> Tensor:
         """Mean token loss of every sample."""
         return sample_losses(self.language_model, batch)
+
+    def token_losses(self, batch: Batch) -> Tensor:
+        """Loss of every token."""
+        return batch_token_losses(self.language_model, batch)
 
     def turn(self, turn: int, step: int, logits: Callable[[], Tensor]) -> None:
         """Nothing changes from pass to pass."""
@@ -118,6 +125,11 @@ class StoredLoop:
     def _digest(self, payload: bytes) -> bytes:
         """Names training and bytes: a state of other settings, or with a flipped bit, has another."""
         return hashlib.sha256(self._job.record.stages["fit"].encode() + payload).digest()
+
+    def _stream(self, batch_tokens: int, order: int) -> Stream:
+        """Batches of the pool; a number for each order."""
+        seed = [self._job.pipeline.seed, order]
+        return Stream(np.arange(self.length), self._layout(batch_tokens), seed=seed, name="pool")
 
     def _layout(self, batch_tokens: int) -> Layout:
         def layout(drawn: Sequence[int], generator: np.random.Generator) -> Iterator[Batch]:

@@ -80,6 +80,13 @@ class Batch:
     attention: Tensor
     labels: Tensor
 
+    @property
+    def predicted(self) -> Tensor:
+        """Whether a token takes the loss: it is labelled, and something stands before it; bool [b, t]."""
+        found = self.labels != -100
+        found[:, :1] = False
+        return found
+
 
 @dataclass(frozen=True)
 class Features:

@@ -38,13 +38,17 @@ class Twin:
         finally:
             self._put(kept)
 
-    def step(self, objective: Callable[[], Tensor], rate: float) -> None:
-        """One step of the twin on what `objective` returns, a scalar computed with the twin's parameters."""
-        with self.active():
-            live = [*self._live.values()]
-            gradients = torch.autograd.grad(objective(), live, allow_unused=True)
-        for parameter, gradient in zip(self.descent.parameters.values(), gradients, strict=True):
-            parameter.grad = gradient
+    def step(self, objective: Callable[[], Tensor], rate: float, *others: Callable[[], Tensor]) -> None:
+        """One step of the twin on the sum of what `objective` and `others` return, scalars computed with its parameters.
+
+        They are computed one after another, so that one's activations are held at a time.
+        """
+        for each in (objective, *others):
+            with self.active():
+                gradients = torch.autograd.grad(each(), [*self._live.values()], allow_unused=True)
+            for parameter, gradient in zip(self.descent.parameters.values(), gradients, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         self.descent.step(rate)
 
     @torch.no_grad()
@@ -52,6 +56,10 @@ class Twin:
         """Make the twin a copy of the model again, with a fresh optimizer."""
         for name, parameter in self.descent.parameters.items():
             parameter.copy_(self._live[name])
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the optimizer's moments: of a twin that is not to move for a while."""
         self.descent.optimizer.state.clear()
 
     def _put(self, data: Mapping[str, Tensor]) -> None:

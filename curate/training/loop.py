@@ -48,12 +48,20 @@ class LoopProblem(Protocol):
         """Batches of the pool."""
         ...
 
+    def others(self, batch_tokens: int) -> Stream:
+        """Batches of the pool in an order of their own, beside those that the model is trained on."""
+        ...
+
     def targets(self, batch_tokens: int) -> Sequence[Stream]:
         """Batches of each named target."""
         ...
 
     def losses(self, batch: Batch) -> Tensor:
         """Loss of every sample of a batch of the pool or of a target [len(rows)], in nats, differentiable."""
+        ...
+
+    def token_losses(self, batch: Batch) -> Tensor:
+        """Loss of every token [b, t], in nats, 0 where none is taken, differentiable."""
         ...
 
     def turn(self, turn: int, step: int, logits: Callable[[], Tensor]) -> None:
@@ -143,13 +151,13 @@ class Training:
         model = problem.language_model
         parameters = {name: each for name, each in model.causal.named_parameters() if each.requires_grad}
         self._descent = Descent(parameters, betas=(settings.beta1, settings.beta2))
-        self._pool = problem.pool(settings.batch_tokens)
+        self._pool, self._others = problem.pool(settings.batch_tokens), problem.others(settings.batch_tokens)
         self._targets = problem.targets(settings.target_budget)
         self._turn, self._step, self.tokens = 0, 0, 0
         self._visits = np.zeros(problem.length, bool)
         self._rows = settings.passes * problem.length
-        self._learner = Learner(parameters, problem.losses, lambda: self._rate, model.device)
-        weigher.begin(self._learner, self._target_batches())
+        self._learner = Learner(parameters, problem.losses, lambda: self._rate, model.device, problem.token_losses)
+        weigher.begin(self._learner, self._target_batches(), self._others)
 
     def run(self) -> np.ndarray:
         """Train to the end. Returns which rows of the pool were trained on, bool [N]. Raises DataError, ModelError."""
@@ -202,6 +210,7 @@ class Training:
             **{f"weigher/{name}": value for name, value in self._weigher.state().items()},
             **places,
             "pool": self._pool.place.tensor(),
+            "others": self._others.place.tensor(),
             "counts": torch.tensor([self._turn, self._step, self.tokens]),
             "visits": torch.from_numpy(self._visits),
         }
@@ -210,6 +219,7 @@ class Training:
         self._descent.load(_below(state, "model/"))
         self._weigher.load(_below(state, "weigher/"))
         self._pool.go_to(Place.of(state["pool"]))
+        self._others.go_to(Place.of(state["others"]))
         for index, stream in enumerate(self._targets):
             stream.go_to(Place.of(state[f"target/{index}"]))
         self._turn, self._step, self.tokens = map(int, state["counts"].tolist())

@@ -28,23 +28,26 @@ class Learner:
         losses: mean token loss of every sample of a batch under the parameters as they are now [b], in nats, differentiable.
         rate: the learning rate of the step that is coming.
         device: where its parameters are.
+        token_losses: loss of every token of a batch [b, t], in nats, 0 where `Batch.predicted` is not; differentiable.
     """
 
     parameters: Mapping[str, nn.Parameter]
     losses: Callable[[Batch], Tensor]
     rate: Callable[[], float]
     device: torch.device
+    token_losses: Callable[[Batch], Tensor]
 
 
 class BatchWeigher(Protocol):
     """A method with the model in the loop. `Batch.rows` are rows of the whole pool, counted through its shards."""
 
-    def begin(self, learner: Learner, targets: Iterator[Batch]) -> None:
+    def begin(self, learner: Learner, targets: Iterator[Batch], pool: Iterator[Batch]) -> None:
         """Called once, before the first step or before `load`.
 
         Args:
             learner: the model.
             targets: batches of the target's samples, without end.
+            pool: batches of the pool beside those of the steps, without end; whoever takes none pays nothing for them.
         """
         ...
 

@@ -76,7 +76,7 @@ class BdsLoop:
         self._seen: tuple[list[int], Tensor] | None = None
         self._notes: list[str] = []
 
-    def begin(self, learner: Learner, targets: Iterator[Batch]) -> None:
+    def begin(self, learner: Learner, targets: Iterator[Batch], pool: Iterator[Batch]) -> None:
         """Take the model and the target's batches."""
         self.learner, self._targets = learner, targets
 
@@ -117,9 +117,9 @@ class PenaltyBds(BdsLoop):
     dF/dsigma_i = (gamma/N) (l_i(theta) - l_i(theta_hat)): the excess loss, both models as they were before the step.
     """
 
-    def begin(self, learner: Learner, targets: Iterator[Batch]) -> None:
+    def begin(self, learner: Learner, targets: Iterator[Batch], pool: Iterator[Batch]) -> None:
         """Take the model and make its twin."""
-        super().begin(learner, targets)
+        super().begin(learner, targets, pool)
         self.twin = Twin(learner.parameters, betas=(self.config.beta1, self.config.beta2))
 
     def terms(self, batch: Batch, fraction: float) -> Iterator[Tensor]:
@@ -160,9 +160,9 @@ class PenaltyBds(BdsLoop):
 class SingleBds(BdsLoop):
     """Algorithm B: lambda L_target + (1 - lambda) mean_b sigma_i l_i, and logits down mean_b sigma_i l_i."""
 
-    def begin(self, learner: Learner, targets: Iterator[Batch]) -> None:
+    def begin(self, learner: Learner, targets: Iterator[Batch], pool: Iterator[Batch]) -> None:
         """Take the model; say so if the settings are not to be trusted."""
-        super().begin(learner, targets)
+        super().begin(learner, targets, pool)
         lowest = min(self.config.target_share, self.config.target_share_end or 1.0)
         gamma = (1 - lowest) / lowest
         if gamma > TRUSTED * (1 + 1e-9):

@@ -62,7 +62,7 @@ class BmoLoop:
         self._running = torch.zeros(2, dtype=torch.float64)
         self._seen: tuple[list[int], Tensor] | None = None
 
-    def begin(self, learner: Learner, targets: Iterator[Batch]) -> None:
+    def begin(self, learner: Learner, targets: Iterator[Batch], pool: Iterator[Batch]) -> None:
         """Take the model, and a snapshot of it."""
         self._learner, self._targets = learner, targets
         self._snapshot = Twin(learner.parameters) if self.config.reference == "snapshot" else None

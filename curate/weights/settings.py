@@ -40,6 +40,11 @@ class LoopSettings(Section):
         return self.target_tokens or max(1, self.batch_tokens // 4)
 
     @property
+    def once(self) -> int:
+        """Tokens, forward and backward, that are not more with more passes."""
+        return 0
+
+    @property
     def models(self) -> float:
         """Models that each batch of the pool is run through; one without a backward pass counts a third."""
         return 1.0

@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from curate.models.descent import Descent
 from curate.models.language_model import LanguageModel, Origin
-from curate.models.losses import sample_losses
+from curate.models.losses import batch_token_losses, sample_losses
 from curate.models.packing import can_pack
 from curate.types import Batch
 from curate.weights.batch import Learner
@@ -75,7 +75,9 @@ def train(contestant: str) -> dict[str, float]:
         settings = BdsLoopConfig.model_validate({"algorithm": contestant})
         weigher = bds_loop(settings, 2000)
         losses = lambda given: sample_losses(language_model, given)  # noqa: E731
-        weigher.begin(Learner(parameters, losses, lambda: 1e-4, torch.device("cpu")), targets())
+        token_losses = lambda given: batch_token_losses(language_model, given)  # noqa: E731
+        learner = Learner(parameters, losses, lambda: 1e-4, torch.device("cpu"), token_losses)
+        weigher.begin(learner, targets(), targets())
     for step in range(STEPS):
         now = batch(step * ROWS)
         terms = weigher.terms(now, step / STEPS) if weigher else iter([sample_losses(language_model, now).mean()])

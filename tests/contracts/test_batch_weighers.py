@@ -12,6 +12,7 @@ from curate.models.descent import Descent
 from curate.types import Batch
 from curate.weights.batch import BatchWeigher, Learner
 from curate.weights.bds_loop import BdsLoopConfig, bds_loop
+from curate.weights.blade_loop import BladeLoop, Episodes, RhoLoopConfig, Unit
 from curate.weights.bmo_loop import BmoLoop, BmoLoopConfig
 from curate.weights.settings import LogitSettings
 
@@ -29,7 +30,19 @@ WEIGHERS: dict[str, Callable[[], BatchWeigher]] = {
     "bmo": lambda: BmoLoop(BmoLoopConfig(), ROWS),
     "bmo, zero": lambda: BmoLoop(BmoLoopConfig(reference="zero", temperature=1.0), ROWS),
     "bmo, sums": lambda: BmoLoop(BmoLoopConfig(likelihood="sum"), ROWS),
+    "blade": lambda: blade(),
+    "blade, tokens": lambda: blade(unit="token"),
+    "blade, target alone": lambda: blade(penalty=0.0),
+    "blade, memory": lambda: blade(memory=0.3),
+    "rho_loss": lambda: BladeLoop(RhoLoopConfig(start=0.0, steps=300).episodes, ROWS, unit="sample", keep=0.5),
+    "rho1": lambda: BladeLoop(RhoLoopConfig(start=0.0, steps=300).episodes, ROWS, unit="token", keep=0.5),
 }
+
+
+def blade(unit: Unit = "sample", **settings: float) -> BladeLoop:
+    """Episodes so short that a few lie on either side of every interruption."""
+    episodes = Episodes(start=0.0, steps=4, every=7, **{"penalty": 0.5, **settings})
+    return BladeLoop(episodes, ROWS, unit=unit, keep=0.5)
 
 
 class World:
@@ -44,15 +57,23 @@ class World:
         self.theta = nn.Parameter(torch.zeros(WIDTH))
         self.frozen = nn.Parameter(torch.ones(1), requires_grad=False)
         self.descent = Descent({"theta": self.theta}, betas=(0.9, 0.95))
-        self.learner = Learner({"theta": self.theta}, self.losses, lambda: RATE, torch.device("cpu"))
+        device = torch.device("cpu")
+        self.learner = Learner({"theta": self.theta}, self.losses, lambda: RATE, device, self.token_losses)
 
     def losses(self, batch: Batch) -> Tensor:
         rows = list(batch.rows)
         return (self.x[rows] @ self.theta - self.y[rows]) ** 2
 
+    def token_losses(self, batch: Batch) -> Tensor:
+        return self.losses(batch)[:, None] * batch.predicted.float() * torch.tensor([0.0, 0.7, 1.3, 1.0])
+
     def targets(self) -> Iterator[Batch]:
         while True:
             yield batch_of([*range(ROWS, ROWS + 16)])
+
+    def pool(self) -> Iterator[Batch]:
+        while True:
+            yield batch_of([*range(0, ROWS, 5)])
 
     def step(self, weigher: BatchWeigher, number: int) -> list[float]:
         order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(number))
@@ -78,7 +99,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def begun(name: str) -> tuple[World, BatchWeigher]:
     world, weigher = World(), WEIGHERS[name]()
-    weigher.begin(world.learner, world.targets())
+    weigher.begin(world.learner, world.targets(), world.pool())
     return world, weigher
 
 

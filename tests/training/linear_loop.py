@@ -54,7 +54,8 @@ def drive(
         while True:
             yield TARGET
 
-    weigher.begin(Learner({"theta": parameter}, found, lambda: 0.0, torch.device("cpu")), targets())
+    learner = Learner({"theta": parameter}, found, lambda: 0.0, torch.device("cpu"), found)
+    weigher.begin(learner, targets(), iter([]))
     for step in range(steps):
         with torch.no_grad():
             parameter.copy_(solution())

@@ -82,7 +82,8 @@ def test_single_is_trapped_where_losses_cannot_reach_zero(gamma, place, weight):
 def test_single_says_when_the_pool_outweighs_the_target():
     for share, told in ((0.9, 0), (0.8, 0), (0.5, 1)):
         weigher = single(share, 3, 1.0)
-        weigher.begin(Learner({}, lambda _: torch.zeros(1), lambda: 0.0, torch.device("cpu")), iter([]))
+        losses = lambda _: torch.zeros(1)  # noqa: E731
+        weigher.begin(Learner({}, losses, lambda: 0.0, torch.device("cpu"), losses), iter([]), iter([]))
         assert len(weigher.notes()) == told
     assert "1 times the target's" in weigher.notes()[0]
     assert "0.8" in weigher.notes()[0]

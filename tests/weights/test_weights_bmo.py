@@ -86,10 +86,13 @@ def test_the_pools_gradient_in_the_loop_is_that_of_the_merit(reference, likeliho
     def losses(at: Tensor) -> Tensor:
         return 0.5 * (rows @ at - torch.tensor([1.0, 8.0, 2.0]).double()) ** 2
 
+    def found(_: Batch) -> Tensor:
+        return losses(parameter)
+
     parameter, tau = nn.Parameter(start.clone()), 7.0
-    learner = Learner({"theta": parameter}, lambda _: losses(parameter), lambda: 0.0, torch.device("cpu"))
+    learner = Learner({"theta": parameter}, found, lambda: 0.0, torch.device("cpu"), found)
     weigher = BmoLoop(BmoLoopConfig(temperature=tau, likelihood=likelihood, reference=reference), 3)
-    weigher.begin(learner, iter([batch, batch]))
+    weigher.begin(learner, iter([batch, batch]), iter([]))
     with torch.no_grad():
         parameter.copy_(theta)
     terms = weigher.terms(batch, 0.0)
