@@ -14,12 +14,13 @@ from curate.reports.frames import weights
 from curate.reports.progress import Observer
 from curate.reuse import Reuse
 from curate.storage.paths import RunPaths
+from curate.streaming import Stream, stream
 
 if TYPE_CHECKING:
     import datasets
     import polars as pl
 
-__all__ = ["Pipeline", "Run", "run"]
+__all__ = ["Pipeline", "Run", "Stream", "run", "stream"]
 
 
 class Run:
@@ -74,6 +75,9 @@ class Run:
         job, reuse = again.derive(self.path, method=method, overrides=overrides, **places)
         path = Path(run_dir) if run_dir is not None else again.directory(self.path, method=method, **places)
         return Run(pipeline.run(job, path, observer=observer, reuse=reuse))
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"

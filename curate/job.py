@@ -149,12 +149,15 @@ class Job:
         counted = table["tokens"].to_numpy() if self.pipeline.features.needs_model else None
         return store.from_table(table, index), table["reason"].to_pylist(), counted
 
+    def learned(self, index: int) -> ShardWeights:
+        """The weights of one shard as the method gave them."""
+        table = tables.read_arrow(self.verified("weigh", index)[0])
+        counts = table["tokens"].to_numpy().astype(np.int64) if "tokens" in table.column_names else None
+        return ShardWeights(table["weight"].to_numpy().astype(np.float32), counts)
+
     def shard_weights(self) -> Iterator[ShardWeights]:
         """The weights of every shard, in order."""
-        for index in range(self.record.shards):
-            table = tables.read_arrow(self.verified("weigh", index)[0])
-            counts = table["tokens"].to_numpy().astype(np.int64) if "tokens" in table.column_names else None
-            yield ShardWeights(table["weight"].to_numpy().astype(np.float32), counts)
+        return (self.learned(index) for index in range(self.record.shards))
 
     def labels(self, index: int) -> list[str] | None:
         """Group of every row of a shard, where the output balances groups."""
@@ -172,6 +175,10 @@ class Job:
         """The weights of every shard as `select` adjusted them: what rows are chosen by."""
         change = self.selected()[1]
         return (change.of(*found) for found in self.labelled_weights())
+
+    def written(self, index: int) -> ShardWeights:
+        """The same for one shard."""
+        return self.selected()[1].of(self.learned(index), self.labels(index))
 
     def selected(self) -> tuple[Selection, Adjustment]:
         """What `select` decided."""

@@ -20,6 +20,21 @@ from curate.storage.paths import RunPaths
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
+def forget(root: Path, name: str) -> None:
+    """Let all readers `<name>-<number>` begin anew: what they took is no longer kept for them."""
+    own = re.compile(re.escape(checked(name)) + r"-\d+")
+    for log in sorted(RunPaths(root).readers.glob("*.jsonl")):
+        if own.fullmatch(log.stem):
+            atomic.append_line(log, json.dumps({"reader": None}).encode())
+
+
+def checked(name: str) -> str:
+    """The name, if it can be part of a file name. Raises ConfigError."""
+    if not NAME.fullmatch(name):
+        raise ConfigError("name", repr(name), "letters, digits, dots and dashes", "Choose another name.")
+    return name
+
+
 class Reader:
     """One process that reads generations, place after place, pass after pass.
 
@@ -27,19 +42,15 @@ class Reader:
         root: run directory.
         name: of the reader; a name has one process at a time.
         settings: what the order of its places depends on.
-        fresh: forget what a reader of this name took before.
 
     Raises:
         ConfigError: a reader of this name read with other settings, or the name is no file name.
     """
 
-    def __init__(self, root: Path, name: str, settings: dict[str, Any], *, fresh: bool = False) -> None:
-        if not NAME.fullmatch(name):
-            raise ConfigError("name", repr(name), "letters, digits, dots and dashes", "Choose another name.")
-        self._root, self._log = root, RunPaths(root).reader(name)
+    def __init__(self, root: Path, name: str, settings: dict[str, Any]) -> None:
+        self._root, self._log = root, RunPaths(root).reader(checked(name))
         before, self._taken = generations.taken_by(self._log)
-        if before is None or fresh:
-            self._taken = {}
+        if before is None:
             self._append({"reader": settings})
         elif before != settings:
             differing = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from curate.errors import ConfigError, IntegrityError
 from curate.manifest import generations
-from curate.manifest.readers import Reader
+from curate.manifest.readers import Reader, forget
 from curate.manifest.verify import verify
 from curate.storage import atomic
 from curate.storage.paths import RunPaths
@@ -227,7 +227,8 @@ def test_what_a_reader_took_is_kept_until_it_is_dead_or_begins_anew(root):
     assert [path.parent.name for path in generations.sweep(root, 2)] == ["00001"]
     with pytest.raises(IntegrityError, match=r"part-00000.arrow: missing.*fresh=True"):
         generations.read(root, generations.load(root, 1).shards[0])
-    fresh = Reader(root, "train-0-0", {"seed": 0}, fresh=True)
+    forget(root, "train-0")
+    fresh = Reader(root, "train-0-0", {"seed": 0})
     assert fresh.take(0, 0, 0, 0).number == 5
     assert generations.leases(root) == {(5, 0)}
 
@@ -245,7 +246,8 @@ def test_a_reader_of_other_settings_is_refused(root):
     Reader(root, "train-0-0", {"seed": 0, "world": 1})
     with pytest.raises(ConfigError, match="found world 2; expected world 1, as this reader began"):
         Reader(root, "train-0-0", {"seed": 0, "world": 2})
-    Reader(root, "train-0-0", {"seed": 0, "world": 2}, fresh=True)
+    forget(root, "train-0")
+    Reader(root, "train-0-0", {"seed": 0, "world": 2})
     for name in ("../up", "", "a/b", ".hidden"):
         with pytest.raises(ConfigError, match="letters, digits"):
             Reader(root, name, {})
