@@ -110,13 +110,14 @@ def shard_weights(job: Job, generation: Generation, shard: int) -> tuple[NDArray
     """
     part, weighed = job.parts[shard], generation.shards[shard]
     table = generations.read(job.paths.root, weighed)
-    if table is None:
-        return np.where(valid(job, shard), np.float32(1), np.float32(np.nan)), None
-    if not len(table) == weighed.rows == part.rows:
-        found = f"{len(table)} weights for {part.rows} rows"
+    rows_there = weighed.rows if table is None else len(table)
+    if not rows_there == weighed.rows == part.rows:
+        found = f"{rows_there} weights for {part.rows} rows"
         raise IntegrityError(
             f"generation {generation.number}, shard {shard}", found, "a weight a row", "Begin another run."
         )
+    if table is None:
+        return np.where(valid(job, shard), np.float32(1), np.float32(np.nan)), None
     return table["weight"].to_numpy().astype(np.float32), table[TOKENS] if TOKENS in table.column_names else None
 
 
