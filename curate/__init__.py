@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Pipeline", "Run", "Stream", "run", "stream"]
+__all__ = ["Pipeline", "Run", "Stream", "WeightedSampler", "run", "stream"]
 
 
 def __getattr__(name: str) -> Any:

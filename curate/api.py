@@ -13,6 +13,7 @@ from curate.manifest import dataset
 from curate.reports.frames import weights
 from curate.reports.progress import Observer
 from curate.reuse import Reuse
+from curate.sampling import WeightedSampler
 from curate.storage.paths import RunPaths
 from curate.streaming import Stream, stream
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import datasets
     import polars as pl
 
-__all__ = ["Pipeline", "Run", "Stream", "run", "stream"]
+__all__ = ["Pipeline", "Run", "Stream", "WeightedSampler", "run", "stream"]
 
 
 class Run:

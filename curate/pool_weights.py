@@ -48,6 +48,8 @@ class Finished:
 
     mean: float
     """Mean weight of the rows that were not set aside."""
+    sums: tuple[float, ...]
+    """Of the weights of every shard."""
     heaviest: Selection | None = None
 
 
@@ -58,14 +60,17 @@ def finished(job: Job, keep: float | None) -> Finished:
         ConfigError: the run is not finished.
     """
     if dataset.load(job.paths.root) is None:
-        found, fix = (
-            "neither a generation of weights nor a manifest",
-            "Finish it with `curate run`, or begin `curate online`.",
+        fix = "Finish it with `curate run`, or begin `curate online`."
+        raise ConfigError(
+            str(job.paths.root), "neither a generation of weights nor a manifest", "a run with weights", fix
         )
-        raise ConfigError(str(job.paths.root), found, "a run with weights", fix)
     selection = None if keep is None else select(job.written_weights, OutputConfig(mode="filtered", keep=keep))
-    parts = [shard.weights[~np.isnan(shard.weights)].astype(np.float64) for shard in job.written_weights()]
-    return Finished(math.fsum(part.sum() for part in parts) / max(1, sum(map(len, parts))), selection)
+    sums, count = [], 0
+    for shard in job.written_weights():
+        weights = shard.weights[~np.isnan(shard.weights)]
+        sums.append(float(weights.sum(dtype=np.float64)))
+        count += len(weights)
+    return Finished(math.fsum(sums) / max(1, count), tuple(sums), selection)
 
 
 class FinalWeights:
@@ -105,14 +110,23 @@ def shard_weights(job: Job, generation: Generation, shard: int) -> tuple[NDArray
     """
     part, weighed = job.parts[shard], generation.shards[shard]
     table = generations.read(job.paths.root, weighed)
-    if table is None:
-        return np.where(valid(job, shard), np.float32(1), np.float32(np.nan)), None
-    if not len(table) == weighed.rows == part.rows:
-        found = f"{len(table)} weights for {part.rows} rows"
+    rows_there = weighed.rows if table is None else len(table)
+    if not rows_there == weighed.rows == part.rows:
+        found = f"{rows_there} weights for {part.rows} rows"
         raise IntegrityError(
             f"generation {generation.number}, shard {shard}", found, "a weight a row", "Begin another run."
         )
+    if table is None:
+        return np.where(valid(job, shard), np.float32(1), np.float32(np.nan)), None
     return table["weight"].to_numpy().astype(np.float32), table[TOKENS] if TOKENS in table.column_names else None
+
+
+def shard_sum(job: Job, generation: Generation, shard: int) -> float:
+    """Sum of the weights of a shard; where it was not weighed yet, rows without usable text count as nothing."""
+    weighed, record = generation.shards[shard], commits.load(job.paths, "prepare", shard)
+    if weighed.part is not None:
+        return weighed.sum
+    return float(record.rows_out if record is not None else valid(job, shard).sum())
 
 
 def valid(job: Job, shard: int) -> NDArray[np.bool_]:

@@ -314,6 +314,15 @@ def test_a_damaged_part_is_an_integrity_error_and_not_a_weight(root):
         next(iter(curate.stream(root)))
 
 
+@pytest.mark.parametrize("sizes", [[20, 10, 20, 11], [21, 10, 20, 10]])
+def test_generations_of_another_pool_are_refused(root, sizes):
+    shutil.rmtree(root / "generations")
+    (root / "current.json").unlink()
+    begin(root, sizes)
+    with pytest.raises(IntegrityError, match="a weight a row"):
+        [*curate.stream(root, passes=1)]
+
+
 def test_a_pool_that_has_a_weight_of_its_own_is_refused(world, tmp_path):
     pq.write_table(pa.table({"text": tiny_world.texts(20), "token_weight": [1.0] * 20}), tmp_path / "pool.parquet")
     content = world.settings(
