@@ -33,6 +33,7 @@ from curate.storage import tables
 from curate.storage.fingerprint import fingerprint
 from curate.storage.paths import RunPaths
 from curate.training.loop import Looped
+from curate.training.paired import Paired
 from curate.types import Features, InputFile, Shard
 
 STATED = ("method", "model", "revision", "target_sha256", "config_sha256", "version", "normalisation")
@@ -79,6 +80,8 @@ class Job:
         made = METHODS[self.pipeline.method.name].method()(self.pipeline.method)
         if self.pipeline.loop is None:
             return made
+        if self.pipeline.loop.pair:
+            return Paired(made, self.pipeline.loop)
         return Looped(made.batch_weigher, self.pipeline.loop, share=made.config.effective_share)
 
     def verified(self, stage: str, index: int, *, within: Path | None = None) -> list[Path]:

@@ -15,6 +15,7 @@ from curate.manifest import commits
 from curate.models import loading, warmup
 from curate.models.encoder import Encoder, load_encoder
 from curate.models.language_model import LanguageModel
+from curate.models.pair import Pair, load_pair
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,22 @@ def anew(job: Job) -> LanguageModel:
     state = states(job)[-1]
     job.verified("proxy", 0, within=state.model)
     return loading.load(state.model, config=job.model_config, seed=job.pipeline.seed, tokenizer=job.tokenizer_path)
+
+
+def pair(job: Job) -> Pair:
+    """Proxy and reference as `fit` left them, loaded once a worker."""
+    key = job.paths.root, *(part.sha256 for part in commits.require(job.paths, "fit").parts)
+    if key not in _pairs:
+        job.verified("fit", 0, within=job.paths.pair)
+        _kept.clear()
+        _pairs.clear()
+        proxy, reference = (job.paths.pair / f"{name}.safetensors" for name in ("proxy", "reference"))
+        _pairs[key] = load_pair(anew(job), reference=reference, proxy=proxy)
+    return _pairs[key]
+
+
+_pairs: dict[tuple[Path | str, ...], Pair] = {}
+"""The pair that this worker used last."""
 
 
 def encoder(job: Job) -> Encoder:
