@@ -25,6 +25,7 @@ from curate.models.base import ModelConfig
 from curate.registry import METHODS
 from curate.sinks import render
 from curate.sinks.adjustment import Adjustment, labels
+from curate.sinks.base import weight_columns
 from curate.sinks.selection import Selection, ShardWeights
 from curate.sources import base as sources
 from curate.sources import rows
@@ -186,7 +187,9 @@ class Job:
         """What card and manifest state about this run; nothing here depends on where or when it ran."""
         output, method = self.pipeline.output, METHODS[self.pipeline.method.name]
         model = self.record.model or self.record.encoder or {}
-        weight = [] if output.mode == "resampled" else [[output.weight_column, "float"]]
+        kinds = {"weight_column": "float", "token_weight_column": "list<halffloat>"}
+        named = weight_columns(output, token_level=self.pipeline.token_level)
+        weight = [[name, kinds[key]] for key, name in named.items()]
         return {
             "name": f"Dataset weighted by {method.name}",
             "method": method.name,
@@ -199,7 +202,8 @@ class Job:
             "mode": output.mode,
             "rule": output.rule,
             "normalisation": output.normalisation,
-            "weight_column": None if output.mode == "resampled" else output.weight_column,
+            "weight_column": named.get("weight_column"),
+            **({"token_weight_column": named["token_weight_column"]} if "token_weight_column" in named else {}),
             "columns": [[field.name, str(field.type)] for field in [*self.source.schema, *self.provenance]] + weight,
             "pool_sha256": self.source.fingerprint,
             "shards": self.record.shards,

@@ -251,6 +251,7 @@ def render_shard(job: Job, index: int) -> Outcome:
         selection=chosen,
         config=job.pipeline.output,
         shard=index,
+        token_weights=weights["token_weight"].combine_chunks() if job.pipeline.token_level else None,
     )
     kept = rendered.kept.replace_schema_metadata({**(rendered.kept.schema.metadata or {}), "curate": job.stated})
     contents: dict[Path, Content] = {job.paths.data(index, job.record.shards): kept}

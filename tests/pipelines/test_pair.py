@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from curate import config, excess, featurizing, looped, pipeline, proxies
+from curate import config, evaluate, excess, featurizing, inspection, looped, pipeline, proxies, trainings
+from curate.contest import result
+from curate.errors import ConfigError
+from curate.evaluation.arms import Arm
 from curate.job import open_job
 from curate.manifest import commits
 from curate.models.losses import batch_token_losses
@@ -137,6 +140,56 @@ def test_token_weights_are_aligned_with_the_tokens_and_average_to_the_row(whole:
         assert set(total) == {0.0, 1.0}
     else:
         assert np.mean(total) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_dataset_says_what_every_token_counts(whole: Path, name: str) -> None:
+    table, manifest = tiny_world.written(whole), tiny_world.manifest(whole)
+    tokens = "token" in name or name == "rho1"
+    assert table.column_names[-1] == ("token_weight" if tokens else "weight")
+    assert manifest["columns"][-1][0] == table.column_names[-1]
+    assert ("token" in (whole / "dataset" / "README.md").read_text().split("## Load")[0]) == tokens
+    assert np.mean(table["weight"].to_pylist()) == pytest.approx(1, abs=1e-5)
+    if tokens:
+        assert manifest["token_weight_column"] == "token_weight"
+        assert table["token_weight"].to_pylist() == lists(whole)
+    assert (whole / "report.html").exists()
+    assert inspection.heaviest(whole, 3)[0].row.keys() == {"id", "text"}
+
+
+def test_filtered_rows_keep_their_token_weights(world, tmp_path, whole, name):
+    if name != "blade, tokens":
+        return
+    output = {"mode": "filtered", "keep": 0.25, "token_weight_column": "per token"}
+    run = pipeline.run(settings(world, name, output=output), tmp_path / "run")
+    table, every = tiny_world.written(run), lists(whole)
+    assert len(table) == 15
+    assert table["per token"].to_pylist() == [every[row] for row in table["id"].to_pylist()]
+
+
+def test_a_weighted_arm_trains_on_tokens_by_their_weights(world, whole, name, tmp_path):
+    """Judged with the model of the run; one that cuts rows into other tokens is refused. No label is needed for it."""
+    if name != "rho1":
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": [tiny_world.animal(n) for n in range(2000, 2012, 2)]}), tmp_path / "test.parquet")
+    section = {"data": {"path": str(tmp_path / "test.parquet"), "text": "text"}, "tokens": 2000, "batch_tokens": 100,
+               "seeds": 1, "measurements": 1, "against": ["uniform"], "learning_rate": 1e-3}  # fmt: skip
+    given = settings(world, name, evaluation=section)
+    contest = evaluate.begin(tmp_path / "contest", whole, given, [Arm("uniform", "uniform"), Arm("tokens", "weighted")])
+    for place in range(2):
+        trainings.perform(str(contest.root), place)
+    uniform, weighted = (result(contest, arm, 0) for arm in contest.arms)
+    assert uniform is not None
+    assert weighted is not None
+    assert weighted.losses != uniform.losses
+    changed = {**section, "model": {"name": str(world.model), "max_tokens": 8}}
+    other = evaluate.begin(
+        tmp_path / "other", whole, settings(world, name, evaluation=changed), [Arm("tokens", "weighted")]
+    )
+    with pytest.raises(ConfigError, match="max_tokens"):
+        trainings.perform(str(other.root), 0)
 
 
 def test_the_number_of_workers_changes_nothing(world, whole, name, tmp_path):
