@@ -59,10 +59,6 @@ def pair(job: Job) -> Pair:
     return _pairs[key]
 
 
-_pairs: dict[tuple[Path | str, ...], Pair] = {}
-"""The pair that this worker used last."""
-
-
 def encoder(job: Job) -> Encoder:
     """The model of `features.model`, loaded once a worker."""
     found = job.record.encoder or {}
@@ -128,6 +124,9 @@ def _betas(job: Job) -> tuple[float, float]:
 TORCH_BETAS = (0.9, 0.999)
 """What AdamW uses unless it is told otherwise; some checkpoints do not say."""
 
+_pairs: dict[tuple[Path | str, ...], Pair] = {}
+"""The pair that this worker used last, by its run and the hashes of its files."""
+
 _kept: dict[tuple[State, str, str | None], _Loaded] = {}
 """The state that this worker used last, by its place and by the fingerprints of the stages that made it and read it."""
 
@@ -137,6 +136,7 @@ def _loaded(job: Job, state: State) -> _Loaded:
     if key not in _kept:
         job.verified("proxy", 0, within=state.model)
         _kept.clear()  # before and not after: a device may not hold two models
+        _pairs.clear()
         language_model = loading.load(
             state.model, config=job.model_config, seed=job.pipeline.seed, tokenizer=job.tokenizer_path
         )
