@@ -34,6 +34,8 @@ class EntryConfig(Section):
     """What tables call it."""
     method: dict[str, Any]
     """A pipeline's `method` section."""
+    arms: list[Learned] | None = Field(default=None, min_length=1)
+    """How its weights are used; by default as the arena's `arms` say. Token weights have a meaning as [weighted] alone."""
     features: dict[str, Any] | None = None
     """A pipeline's `features` section; by default the problem's if that is the method's own kind, else that kind."""
 
@@ -159,12 +161,12 @@ def _problem(
     first = members[0]
     arms = [
         Arm(
-            member.entry.label if len(settings.arms) == 1 else f"{member.entry.label} {use}",
+            member.entry.label if len(member.entry.arms or settings.arms) == 1 else f"{member.entry.label} {use}",
             use,
             str(member.run_dir.resolve()),
         )
         for member in members
-        for use in settings.arms
+        for use in member.entry.arms or settings.arms
     ]
     root = first.run_dir.parent.parent / "evaluation"
     contest = evaluate.begin(root, first.run_dir, first.pipeline, [*evaluate.controls(first.pipeline), *arms])

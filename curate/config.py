@@ -96,6 +96,11 @@ class Pipeline(Section):
         """Whether the method needs features."""
         return METHODS[self.method.name].reads == "features" and self.loop is None
 
+    @property
+    def token_level(self) -> bool:
+        """Whether the method weighs tokens, and not samples alone."""
+        return getattr(self.method, "token_level", False)
+
     def generated_shards(self, rows: int) -> int:
         """Shards of generated rows beside those of a pool of so many rows."""
         if self.refine is None:
@@ -123,6 +128,14 @@ class Pipeline(Section):
         if self.loop is not None and (self.model is None or not self.targets):
             missing = "model" if self.model is None else "target"
             raise ValueError(f"method.loop trains the proxy: a `{missing}` section is needed")
+        if self.refine is not None and self.loop is not None and self.loop.pair:
+            raise ValueError(
+                f"refine needs a weight learned for every row, and {self.method.name} weighs by its models"
+            )
+        if self.token_level and (self.output.cap is not None or self.output.balance is not None):
+            raise ValueError(
+                "output.cap and output.balance change rows, and this method weighs tokens: use unit: sample"
+            )
         if self.refine is not None and (self.loop is None or self.pool.completion is None):
             missing = "method.loop" if self.loop is None else "pool.prompt and pool.completion"
             raise ValueError(f"refine writes responses while the proxy trains: {missing} is needed")

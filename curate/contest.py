@@ -20,6 +20,7 @@ from curate.errors import IntegrityError
 from curate.evaluation.arms import Arm
 from curate.evaluation.settings import OF_A_RUN
 from curate.job import Job, open_job
+from curate.manifest import commits
 from curate.storage import atomic
 from curate.storage.fingerprint import canonical, fingerprint
 
@@ -64,6 +65,10 @@ class Contest:
         runs = {self.run, *(arm.run for arm in self.arms if arm.run is not None)}
         return {run: np.concatenate([part.weights for part in open_job(run).written_weights()]) for run in sorted(runs)}
 
+    def token_level(self, arm: Arm) -> bool:
+        """Whether an arm trains on tokens that count each for itself."""
+        return arm.use == "weighted" and open_job(arm.run or self.run).pipeline.token_level
+
     def start(self, seed: int) -> Path:
         """Where the model lies that all arms of a seed go on from, if there is a warm-up."""
         settings = self.evaluation.model_dump(mode="json", include={"model", "warmup"})
@@ -81,9 +86,15 @@ class Contest:
         key = fingerprint(
             settings, self.environment, self.data["fingerprint"], self.model["fingerprint"], self.job.source.fingerprint,
             [target.fingerprint for target in self.job.targets] if arm.use == "mixing" else [],
-            arm.use, arm.draw, hashlib.sha256(used.tobytes()).hexdigest(), seed,
+            arm.use, arm.draw, hashlib.sha256(used.tobytes()).hexdigest(), seed, *self._token_weights_used(arm),
         )  # fmt: skip
         return self.root / "trained" / f"{key[:24]}.json"
+
+    def _token_weights_used(self, arm: Arm) -> list[str]:
+        if not self.token_level(arm):
+            return []
+        job = open_job(arm.run or self.run)
+        return [commits.require(job.paths, "weigh", index).parts[0].sha256 for index in range(job.record.shards)]
 
     def _weights_used(self, arm: Arm) -> np.ndarray:
         weights = self.weights[arm.run or self.run]

@@ -164,7 +164,8 @@ def curation_passes(run_dir: str, parameters: int) -> float:
     """What learning the weights of a run took, in forward+backward passes of a model over the pool.
 
     A pass of the proxy counts by its size, a forward pass a third; its warm-up counts by its tokens, a training with the
-    method in the loop by its visits and models. Counting n-grams, and all that is done with features, counts nothing.
+    method in the loop by its visits and models, and a pair of models that weighs every row as two forward passes.
+    Counting n-grams, and all that is done with features, counts nothing.
 
     Args:
         run_dir: the run.
@@ -174,7 +175,8 @@ def curation_passes(run_dir: str, parameters: int) -> float:
     features, loop = job.pipeline.features, job.pipeline.loop
     if loop is not None:
         pool = commits.require(job.paths, "fit").facts["tokens"] / loop.passes
-        return _size(job, parameters) * (loop.passes * loop.work + _warmup_passes(job, pool))
+        passes = loop.passes * loop.work + loop.once / max(1.0, pool) + (2 * FORWARD if loop.pair else 0.0)
+        return _size(job, parameters) * (passes + _warmup_passes(job, pool))
     if not (job.pipeline.reads_features and features.needs_model):
         return 0.0
     pool = sum(int(counted.sum()) for index in range(len(job.shards)) if (counted := job.stored(index)[2]) is not None)

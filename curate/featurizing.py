@@ -51,10 +51,7 @@ class Rows:
 
     def batches(self, token_budget: int) -> Iterator[Batch]:
         """The rows that have a token to predict, in batches laid out by their lengths alone."""
-        usable = [row for row, found in enumerate(self.tokens) if found is not None]
-        lengths = [len(found.ids) for found in self.tokens if found is not None]
-        for places in layout.batches(lengths, token_budget, padded=not self.packed):
-            yield _batch([usable[place] for place in places], self.tokens)
+        return laid_out(self.tokens, token_budget, packed=self.packed)
 
     def texts(self) -> Iterator[tuple[int, str]]:
         """Row and text of every usable row, in order."""
@@ -111,6 +108,14 @@ def warmup_batches(job: Job, language_model: LanguageModel) -> Iterator[Batch]:
         for start in range(0, len(order), WARMUP_BLOCK):
             block = [sample[row] for row in order[start : start + WARMUP_BLOCK]]
             yield from mixed(block, settings.batch_tokens, packs=language_model.packs, generator=generator)
+
+
+def laid_out(rows: Sequence[Tokens | None], token_budget: int, *, packed: bool) -> Iterator[Batch]:
+    """The rows that are not None in batches of like lengths, which depend on these lengths alone."""
+    usable = [row for row, found in enumerate(rows) if found is not None]
+    lengths = [len(found.ids) for found in rows if found is not None]
+    for places in layout.batches(lengths, token_budget, padded=not packed):
+        yield _batch([usable[place] for place in places], rows)
 
 
 def mixed(

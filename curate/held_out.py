@@ -41,6 +41,8 @@ def target_tables(job: Job) -> list[tuple[pa.Table, SourceConfig]]:
 
 def labelled(job: Job, label: Mapping[str, str | int | bool]) -> np.ndarray:
     """Whether every column of a row of the pool has its value, bool [n]; all of them without a label."""
+    if not label:
+        return np.ones(sum(shard.rows for shard in job.parts), bool)
     found = [np.empty(0, bool)]
     for shard in job.parts:
         table, good = sources.read(shard, job.source.schema, [*label]), np.ones(shard.rows, bool)

@@ -64,7 +64,7 @@ def begin(
 def survey(pipeline: Pipeline) -> RunRecord:
     """Look at every input and name every stage by what it depends on. Writes nothing."""
     pool = sources.scan(pipeline.pool, shard_rows=pipeline.pool.shard_rows)
-    check_collision(pool.schema, pipeline.output)
+    check_collision(pool.schema, pipeline.output, token_level=pipeline.token_level)
     check_balance(pool.schema, pipeline.output)
     targets = [sources.scan(target, shard_rows=pipeline.pool.shard_rows) for target in pipeline.targets]
     _check_rows(pipeline, pool, targets)

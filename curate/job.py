@@ -25,6 +25,7 @@ from curate.models.base import ModelConfig
 from curate.registry import METHODS
 from curate.sinks import render
 from curate.sinks.adjustment import Adjustment, labels
+from curate.sinks.base import weight_columns
 from curate.sinks.selection import Selection, ShardWeights
 from curate.sources import base as sources
 from curate.sources import rows
@@ -33,6 +34,7 @@ from curate.storage import tables
 from curate.storage.fingerprint import fingerprint
 from curate.storage.paths import RunPaths
 from curate.training.loop import Looped
+from curate.training.paired import Paired
 from curate.types import Features, InputFile, Shard
 
 STATED = ("method", "model", "revision", "target_sha256", "config_sha256", "version", "normalisation")
@@ -79,6 +81,8 @@ class Job:
         made = METHODS[self.pipeline.method.name].method()(self.pipeline.method)
         if self.pipeline.loop is None:
             return made
+        if self.pipeline.loop.pair:
+            return Paired(made, self.pipeline.loop)
         return Looped(made.batch_weigher, self.pipeline.loop, share=made.config.effective_share)
 
     def verified(self, stage: str, index: int, *, within: Path | None = None) -> list[Path]:
@@ -190,7 +194,9 @@ class Job:
         """What card and manifest state about this run; nothing here depends on where or when it ran."""
         output, method = self.pipeline.output, METHODS[self.pipeline.method.name]
         model = self.record.model or self.record.encoder or {}
-        weight = [] if output.mode == "resampled" else [[output.weight_column, "float"]]
+        kinds = {"weight_column": "float", "token_weight_column": "list<halffloat>"}
+        named = weight_columns(output, token_level=self.pipeline.token_level)
+        weight = [[name, kinds[key]] for key, name in named.items()]
         return {
             "name": f"Dataset weighted by {method.name}",
             "method": method.name,
@@ -203,7 +209,8 @@ class Job:
             "mode": output.mode,
             "rule": output.rule,
             "normalisation": output.normalisation,
-            "weight_column": None if output.mode == "resampled" else output.weight_column,
+            "weight_column": named.get("weight_column"),
+            **({"token_weight_column": named["token_weight_column"]} if "token_weight_column" in named else {}),
             "columns": [[field.name, str(field.type)] for field in [*self.source.schema, *self.provenance]] + weight,
             "pool_sha256": self.source.fingerprint,
             "shards": self.record.shards,

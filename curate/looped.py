@@ -14,8 +14,11 @@ from torch import Tensor
 
 from curate import featurizing, proxies
 from curate.job import Job
+from curate.models import loading
 from curate.models.language_model import LanguageModel
 from curate.models.losses import batch_token_losses, sample_losses
+from curate.models.pair import in_float32
+from curate.models.twin import Twin
 from curate.pool_rows import PoolRows
 from curate.sources.tokens import Tokens
 from curate.storage import atomic
@@ -39,6 +42,8 @@ class StoredLoop:
     def __init__(self, job: Job) -> None:
         self._job, self._rows = job, PoolRows(job, job.shards)
         self.notes: list[str] = []
+        self.pair: dict[str, bytes] = {}
+        """What is trained of proxy and reference, as files, where a method keeps both."""
         self._keep_at, self._told_at = time.monotonic() + KEEP_SECONDS, time.monotonic()
         self._waiting = 0
 
@@ -56,9 +61,7 @@ class StoredLoop:
     def language_model(self) -> LanguageModel:
         """The proxy, loaded for this training alone, what is trained of it in float32."""
         made = proxies.anew(self._job)
-        for parameter in made.model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+        in_float32(made)
         return made
 
     def pool(self, batch_tokens: int) -> Stream:
@@ -109,6 +112,12 @@ class StoredLoop:
         atomic.write_bytes(self._job.paths.loop, self._digest(payload) + payload)
         ended = time.monotonic()
         self._keep_at = ended + max(KEEP_SECONDS, (ended - began) / KEEP_SHARE)
+
+    def keep_pair(self, reference: Twin) -> None:
+        """Both models as files."""
+        self.pair["proxy"] = loading.trained(self.language_model)
+        with reference.active():
+            self.pair["reference"] = loading.trained(self.language_model)
 
     def note(self, text: str) -> None:
         """Keep a line for the commit record, and say it now."""

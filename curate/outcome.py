@@ -66,9 +66,9 @@ def write_report(root: Path) -> Path:
 
 def _columns(paths: RunPaths, manifest: dict[str, Any]) -> dict[str, pl.DataType]:
     first = pq.read_schema(paths.data(0, manifest["shards"]))
-    frame = pl.from_arrow(first.empty_table())
-    own = [manifest["weight_column"]] if manifest["weight_column"] else []
-    return {name: kind for name, kind in frame.schema.items() if name not in own}  # pyright: ignore[reportAttributeAccessIssue]
+    own = {manifest["weight_column"], manifest.get("token_weight_column")}
+    names = [name for name in first.names if name not in own]
+    return dict(pl.from_arrow(first.empty_table().select(names)).schema)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _shard(paths: RunPaths, index: int, total: int, *, selection: Selection, columns: list[str]) -> pl.DataFrame:

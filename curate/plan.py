@@ -145,6 +145,8 @@ class _Estimate:
             return settings.warmup.tokens if settings and settings.warmup else 0
         if name == "fit" and self.pipeline.loop is not None:
             return round(rows * self.tokens_per_row * self.pipeline.loop.passes)
+        if name == "weigh" and self._pair:
+            return round(rows * self.tokens_per_row)
         reads_tokens = name in ("featurize", "target") and isinstance(self.features, ProxyFeaturesConfig)
         return round(rows * self.tokens_per_row) if reads_tokens else 0
 
@@ -156,7 +158,8 @@ class _Estimate:
             "target": self._operations() * self.model.parameters * tokens_seen,
             "featurize": self._operations() * self.model.parameters * tokens_seen,
             "fit": self._fit_operations(tokens_seen, rows),
-            "weigh": 20.0 * rows * (k if self.pipeline.reads_features else 1),
+            "weigh": 20.0 * rows * (k if self.pipeline.reads_features else 1)
+            + 2 * 2.0 * self.model.parameters * tokens_seen,  # two models predict
         }.get(name, 0.0)
         reading = self.bytes_in / 100e6 if name in ("prepare", "render") else 0.0
         hashing = (
@@ -167,7 +170,7 @@ class _Estimate:
     def _fit_operations(self, tokens_seen: int, rows: int) -> float:
         """Solving on the features, or training with the method in the loop."""
         if self.pipeline.loop is not None:
-            return 6.0 * self.model.parameters * tokens_seen * self.pipeline.loop.work
+            return 6.0 * self.model.parameters * (tokens_seen * self.pipeline.loop.work + self.pipeline.loop.once)
         return 2.0 * rows * self.dim**2 + self.dim**3 if self.pipeline.reads_features else 0.0
 
     def _operations(self) -> float:
@@ -193,7 +196,7 @@ class _Estimate:
             "target": reading,
             "featurize": reading + 8 * shard * k,
             "fit": self._fit_memory(k, shard),
-            "weigh": 4 * shard * k,
+            "weigh": 4 * shard * k + (8 * self.model.parameters if self._pair else 0),
         }.get(name, 4 * self.bytes_in // max(1, self.shards))
 
     def _fit_memory(self, k: int, shard: int) -> int:
@@ -206,13 +209,20 @@ class _Estimate:
             )
         return 3 * 8 * k * k + 4 * shard * k if self.pipeline.reads_features else 0
 
+    @property
+    def _pair(self) -> bool:
+        """Whether two models weigh the rows."""
+        return self.pipeline.loop is not None and self.pipeline.loop.pair
+
     def _disk(self, name: str, rows: int) -> int:
+        token_weights = round(2 * rows * self.tokens_per_row) if self.pipeline.token_level else 0
         return {
             "proxy": 12 * self.model.parameters * self.checkpoints,
             "target": rows * (encoding.row_bytes("float32", self.dim) + 32),
             "featurize": rows * (encoding.row_bytes(self.features.dtype, self.dim) + 32),
-            "weigh": 12 * rows,
-            "render": self.bytes_in,
+            "fit": 8 * self.model.parameters if self._pair else 4096,
+            "weigh": 12 * rows + token_weights,
+            "render": self.bytes_in + token_weights,
         }.get(name, 4096)
 
 

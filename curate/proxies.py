@@ -15,6 +15,7 @@ from curate.manifest import commits
 from curate.models import loading, warmup
 from curate.models.encoder import Encoder, load_encoder
 from curate.models.language_model import LanguageModel
+from curate.models.pair import Pair, load_pair
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,18 @@ def anew(job: Job) -> LanguageModel:
     state = states(job)[-1]
     job.verified("proxy", 0, within=state.model)
     return loading.load(state.model, config=job.model_config, seed=job.pipeline.seed, tokenizer=job.tokenizer_path)
+
+
+def pair(job: Job) -> Pair:
+    """Proxy and reference as `fit` left them, loaded once a worker."""
+    key = job.paths.root, *(part.sha256 for part in commits.require(job.paths, "fit").parts)
+    if key not in _pairs:
+        job.verified("fit", 0, within=job.paths.pair)
+        _kept.clear()
+        _pairs.clear()
+        proxy, reference = (job.paths.pair / f"{name}.safetensors" for name in ("proxy", "reference"))
+        _pairs[key] = load_pair(anew(job), reference=reference, proxy=proxy)
+    return _pairs[key]
 
 
 def encoder(job: Job) -> Encoder:
@@ -111,6 +124,9 @@ def _betas(job: Job) -> tuple[float, float]:
 TORCH_BETAS = (0.9, 0.999)
 """What AdamW uses unless it is told otherwise; some checkpoints do not say."""
 
+_pairs: dict[tuple[Path | str, ...], Pair] = {}
+"""The pair that this worker used last, by its run and the hashes of its files."""
+
 _kept: dict[tuple[State, str, str | None], _Loaded] = {}
 """The state that this worker used last, by its place and by the fingerprints of the stages that made it and read it."""
 
@@ -120,6 +136,7 @@ def _loaded(job: Job, state: State) -> _Loaded:
     if key not in _kept:
         job.verified("proxy", 0, within=state.model)
         _kept.clear()  # before and not after: a device may not hold two models
+        _pairs.clear()
         language_model = loading.load(
             state.model, config=job.model_config, seed=job.pipeline.seed, tokenizer=job.tokenizer_path
         )

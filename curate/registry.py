@@ -17,11 +17,13 @@ class Entry:
     """Kind of feature that is its own among those it can use, which its class lists; empty if it needs none."""
     paper: str
     summary: str
+    loop: bool = False
+    """Whether it always learns while the proxy trains."""
 
     @property
     def reads(self) -> str:
-        """What it needs of every sample: `nothing` or `features`."""
-        return "features" if self.features else "nothing"
+        """What it needs: `nothing`, `features` of every sample, or a `training` of the proxy."""
+        return "training" if self.loop else "features" if self.features else "nothing"
 
     def method(self) -> Any:
         """The method's class; its config class is its `Config`."""
@@ -52,6 +54,30 @@ METHODS = {
             "gradients",
             "arXiv 2511.21056",
             "every loss an objective: weights follow from the samples' gains",
+        ),
+        Entry(
+            "blade",
+            "curate.weights.blade",
+            "",
+            "arXiv 2606.18650",
+            "what the proxy has yet to learn and a twin knows that is moved toward the target again and again",
+            loop=True,
+        ),
+        Entry(
+            "rho1",
+            "curate.weights.rho1",
+            "",
+            "arXiv 2404.07965",
+            "tokens that a model of the target knows and the proxy does not yet",
+            loop=True,
+        ),
+        Entry(
+            "rho_loss",
+            "curate.weights.rho_loss",
+            "",
+            "arXiv 2206.07137",
+            "samples that a model of the target knows and the proxy does not yet",
+            loop=True,
         ),
         Entry(
             "dsir",

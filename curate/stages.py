@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from curate import featurizing, keys, proxies, stability
+from curate import excess, featurizing, keys, proxies, stability
 from curate.errors import DataError, IntegrityError
 from curate.features import store
 from curate.features.base import NONFINITE
@@ -37,6 +37,7 @@ from curate.sources import rows
 from curate.storage import atomic, tables
 from curate.storage.atomic import Part
 from curate.storage.fingerprint import canonical, fingerprint
+from curate.training.paired import PairWeights
 from curate.types import Features
 
 FIX_NONFINITE = "Set features.on_nonfinite: drop to set such rows aside, or look at the row."
@@ -179,6 +180,7 @@ def _trained(job: Job) -> Outcome:
     if isinstance(loop, RefinedLoop):
         state, rows = loop.finish(state)
         contents[job.paths.generated], facts["generated"] = rows, len(rows)
+    contents |= {job.paths.pair / f"{name}.safetensors": data for name, data in loop.pair.items()}
     facts["notes"] = loop.notes[-20:]
     first = len(job.shards)
     seen = [job.paths.commit("prepare", first + place) for place in range(job.record.generated)]  # of rows now replaced
@@ -189,7 +191,13 @@ def weigh(job: Job, index: int) -> Outcome:
     """Weights of one shard, from its features and the state."""
     features, reasons, token_counts = job.stored(index)
     state = tables.read_arrays(job.verified("fit", 0, within=job.paths.state)[0])
-    values = job.method().weigh(state, features)
+    columns: dict[str, pa.Array] = {}
+    if job.pipeline.loop is not None and job.pipeline.loop.pair:
+        found = excess.of_shard(job, index)
+        made, token_counts = job.method().weigh(state, found), found.lengths.numpy()
+        values, columns = made.rows, _token_weights(made, token_counts)
+    else:
+        values = job.method().weigh(state, features)
     weights = values.to(torch.float32).numpy()
     if job.pipeline.loop is not None:
         why = np.where(_masked(state, features), MASKED, NO_LOSS)
@@ -197,6 +205,7 @@ def weigh(job: Job, index: int) -> Outcome:
     columns = {
         "weight": pa.array(weights, pa.float32(), mask=np.isnan(weights)),
         "reason": pa.array(reasons, pa.string()),
+        **columns,
     }
     if job.pipeline.output.tokens is not None:
         counted = token_counts if token_counts is not None else featurizing.count_tokens(job, index)
@@ -205,11 +214,20 @@ def weigh(job: Job, index: int) -> Outcome:
     return Outcome({job.paths.weights(index): pa.table(columns)}, rows_in=len(reasons), rows_dropped=dropped)
 
 
+def _token_weights(made: PairWeights, lengths: np.ndarray) -> dict[str, pa.Array]:
+    """The column of token weights: a list a row as long as its tokens, null of a row without one; none at sample level."""
+    if made.tokens is None:
+        return {}
+    ends = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32), mask=np.append(lengths == 0, False))
+    return {"token_weight": pa.ListArray.from_arrays(ends, pa.array(made.tokens.to(torch.float16).numpy()))}
+
+
 def _masked(state: dict[str, np.ndarray], features: Features) -> np.ndarray:
     """Rows of a shard whose responses were generated anew, bool [n]."""
+    if "masked" not in state:
+        return np.zeros(features.rows, bool)
     start = int(state["starts"][features.shard])
-    found = state.get("masked", np.zeros(0, bool))[start : start + features.rows]
-    return found if len(found) else np.zeros(features.rows, bool)
+    return state["masked"][start : start + features.rows]
 
 
 def select(job: Job, _: int) -> Outcome:
@@ -233,6 +251,7 @@ def render_shard(job: Job, index: int) -> Outcome:
         selection=chosen,
         config=job.pipeline.output,
         shard=index,
+        token_weights=weights["token_weight"].combine_chunks() if job.pipeline.token_level else None,
     )
     kept = rendered.kept.replace_schema_metadata({**(rendered.kept.schema.metadata or {}), "curate": job.stated})
     contents: dict[Path, Content] = {job.paths.data(index, job.record.shards): kept}

@@ -17,6 +17,7 @@ from curate.job import Job
 from curate.models.language_model import LanguageModel
 from curate.pool_rows import PoolRows
 from curate.sources.base import Source
+from curate.token_weights import TokenWeights
 from curate.types import Batch
 
 ROUND = 8192
@@ -81,8 +82,12 @@ class TrainingRows:
         language_model: LanguageModel,
         *,
         batch_tokens: int,
+        token_weights: TokenWeights | None = None,
     ) -> Iterator[Batch]:
-        """Batches without end; their rows are places in the mixture. Raises DataError if no row of it can be trained on."""
+        """Batches without end; their rows are places in the mixture. Raises DataError if no row of it can be trained on.
+
+        With `token_weights` the tokens of a row count as these say (ConfigError if they are of other tokens).
+        """
         for places in arms.draws(mixture, ROUND, generator):
             read = zip(places.tolist(), self.pool.tokens(mixture.rows[places], language_model), strict=True)
             usable = [(place, row) for place, row in read if row is not None]
@@ -92,4 +97,5 @@ class TrainingRows:
                 block = usable[start : start + BLOCK]
                 rows = [row for _, row in block]
                 for batch in featurizing.mixed(rows, batch_tokens, packs=language_model.packs, generator=generator):
-                    yield replace(batch, rows=tuple(block[row][0] for row in batch.rows))
+                    placed = replace(batch, rows=tuple(block[row][0] for row in batch.rows))
+                    yield placed if token_weights is None else token_weights.applied(placed, mixture.rows)

@@ -12,11 +12,13 @@ from curate.evaluation import arms
 from curate.evaluation.arms import Mixture
 from curate.evaluation.judge import judge
 from curate.evaluation.statistics import duplicate_mass
+from curate.job import open_job
 from curate.models import device, loading
 from curate.models.warmup import warm_up
 from curate.sources import base as sources
 from curate.storage import atomic
 from curate.storage.fingerprint import canonical
+from curate.token_weights import TokenWeights
 from curate.training_rows import TrainingRows
 
 
@@ -55,7 +57,8 @@ def perform(root: str, index: int) -> None:
     given = arms.Rows(contest.weights[arm.run or contest.run], rows.clean, rows.pool.targets)
     drawing = generator if arm.draw is None else arms.drawing(arm.draw)
     mixture = arms.mixture(arm.use, given, settings, drawing)
-    batches = rows.batches(mixture, generator, language_model, batch_tokens=settings.batch_tokens)
+    own = TokenWeights(open_job(arm.run or contest.run), given.weights) if contest.token_level(arm) else None
+    batches = rows.batches(mixture, generator, language_model, batch_tokens=settings.batch_tokens, token_weights=own)
     tokens, losses = judge(language_model, batches, mixture.counts, rows.held_out(language_model), settings)
     content = {
         "arm": arm.name,

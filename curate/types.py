@@ -110,6 +110,19 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Excess:
+    """Excess losses of the tokens of some rows, row after row.
+
+    Attributes:
+        values: l(u) - l(w) in nats, float32 [p]; NaN where a token is not predicted.
+        lengths: tokens of each row, int64 [n], sum p; 0 of a row that cannot be used.
+    """
+
+    values: Tensor
+    lengths: Tensor
+
+
+@dataclass(frozen=True)
 class Weights:
     """Weights of one shard in row order, float32 [n]; NaN where the row was set aside."""
 

@@ -11,12 +11,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from pydantic.fields import FieldInfo
 
 import curate
 from curate.features.settings import KINDS
 from curate.registry import METHODS
 from curate.types import Section
 from tests.contracts import test_weights_contract
+from tests.contracts.test_batch_weighers import WEIGHERS
 
 ROOT = Path(__file__).parents[1] / "curate"
 FILES = {str(path.relative_to(ROOT)): path for path in sorted(ROOT.rglob("*.py"))}
@@ -239,6 +241,8 @@ def test_every_module_and_every_public_function_and_class_says_what_it_is_for():
 
 # The registry
 
+LOOPLESS = FieldInfo()
+
 
 @pytest.mark.parametrize("entry", METHODS.values(), ids=METHODS)
 def test_a_registry_entry_agrees_with_its_class(entry):
@@ -246,17 +250,21 @@ def test_a_registry_entry_agrees_with_its_class(entry):
     made = method(method.Config())
     assert method.Config().name == entry.name
     assert issubclass(method.Config, Section)
-    assert ("features" if made.reads else "nothing") == entry.reads
+    assert entry.reads == ("training" if entry.loop else "features" if made.reads else "nothing")
     assert set(made.reads) <= set(KINDS)
     assert entry.features in (made.reads or ("",))
-    assert made.needs_target <= bool(made.reads)
-    assert inspect.signature(method.fit).parameters.keys() == {"self", "problem"}
-    assert inspect.signature(method.weigh).parameters.keys() == {"self", "state", "features"}
+    assert made.needs_target <= bool(made.reads or entry.loop)
+    assert hasattr(made, "batch_weigher") >= entry.loop
+    assert entry.loop == (made.config.__class__.model_fields.get("loop", LOOPLESS).default_factory is not None)
+    if not entry.loop:
+        assert inspect.signature(method.fit).parameters.keys() == {"self", "problem"}
+        assert inspect.signature(method.weigh).parameters.keys() == {"self", "state", "features"}
 
 
 def test_every_registered_method_is_in_the_contract_battery():
     tested = {method.config.name for method in test_weights_contract.METHODS.values() if hasattr(method, "config")}
-    assert tested == set(METHODS)
+    in_the_loop = {name.split(",")[0] for name in WEIGHERS}
+    assert tested | {name for name in in_the_loop if METHODS[name].loop} == set(METHODS)
 
 
 def test_every_method_file_is_registered():

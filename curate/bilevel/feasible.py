@@ -46,18 +46,20 @@ def sigmoid_chain(weights: Tensor, weight_gradient: Tensor) -> Tensor:
 
 
 def tempered(logits: Tensor, share: float) -> Tensor:
-    """s omega with the largest s in [0, 1] whose softmax has an effective share of at least `share`; logits [n], finite.
+    """s omega with the largest s in [0, 1] whose softmax has an effective share of at least `share`; logits [n], finite."""
+    return tempering(logits, share) * logits
 
-    The effective share falls as s grows, so s is found by halving.
-    """
+
+def tempering(logits: Tensor, share: float) -> float:
+    """That s. The effective share falls as s grows, so s is found by halving."""
     low, high = 0.0, 1.0
     if effective_share(softmax_weights(logits)) >= share:
-        return logits
+        return 1.0
     for _ in range(60):
         middle = (low + high) / 2
         enough = effective_share(softmax_weights(middle * logits)) >= share
         low, high = (middle, high) if enough else (low, middle)
-    return low * logits
+    return low
 
 
 def capped(weights: Tensor, cap: float) -> Tensor:

@@ -6,13 +6,14 @@
 | random | a random share of the pool | 1 |
 | mixing | the pool, and the target as often as settings say | 1 |
 | clean | the rows that their label calls good: the oracle | 1 |
-| weighted | the pool | its weight |
+| weighted | the pool | its weight, or of each token its own |
 | filtered | the heaviest share of the pool | 1 |
 | resampled | the pool, drawn in proportion to weight | 1 |
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -80,7 +81,9 @@ def mixture(use: Use, rows: Rows, settings: JudgeSettings, generator: np.random.
     if use == "filtered":
         return _equal(valid[np.sort(np.argsort(-weights, kind="stable")[:kept])])
     if use == "weighted":
-        return Mixture(valid, None, weights)
+        return Mixture(
+            valid, None, weights if math.isclose(weights.mean(), 1.0, rel_tol=1e-6) else weights / weights.mean()
+        )
     if use == "resampled":
         return Mixture(valid, weights / weights.sum(), np.ones(len(valid)))
     if use == "mixing":

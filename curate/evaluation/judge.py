@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +18,17 @@ from curate.models.warmup import warm_up
 from curate.types import Batch
 
 
+@dataclass(frozen=True)
+class TokenBatch(Batch):
+    """A batch whose tokens count each for itself.
+
+    Attributes:
+        token_weights: factor of each token's loss, float32 [b, t]; anything where no loss is taken.
+    """
+
+    token_weights: Tensor
+
+
 def judge(
     language_model: LanguageModel,
     batches: Iterable[Batch],
@@ -29,7 +41,8 @@ def judge(
     """Train a model in place on weighted samples and measure it on the way.
 
     A step minimises (1/b) sum_i c_i l_i, l_i the mean token loss of sample i and c_i what it counts: all arms take the same
-    tokens, whatever their rows count.
+    tokens, whatever their rows count. In a `TokenBatch` c_i l_i is the mean of the tokens' losses times their own factors,
+    which is the same where these are all c_i.
 
     Args:
         language_model: the model to train.
@@ -56,6 +69,8 @@ def judge(
     losses: list[float] = []
 
     def objective(model: LanguageModel, batch: Batch) -> Tensor:
+        if isinstance(batch, TokenBatch):
+            return weighted_losses(model, batch).mean()
         return (sample_losses(model, batch) * factors[list(batch.rows)]).mean()
 
     try:
@@ -71,6 +86,13 @@ def judge(
         where, fix = error.where.replace("model.warmup", "evaluation"), "Lower evaluation.learning_rate."
         raise ModelError(where, error.found, error.expected, fix) from error
     return [settings.tokens * (span + 1) // spans for span in range(spans)], losses
+
+
+def weighted_losses(language_model: LanguageModel, batch: TokenBatch) -> Tensor:
+    """Mean over each sample's predicted tokens of factor times loss [b], in nats."""
+    losses = batch_token_losses(language_model, batch)
+    counts = batch.predicted.sum(1).clamp(min=1).to(losses.device)
+    return (losses * batch.token_weights.to(losses)).sum(1) / counts
 
 
 @torch.inference_mode()

@@ -49,6 +49,9 @@ class OutputConfig(Section):
     """Filtered: write weight 1 for every kept row instead of the renormalised weight."""
     weight_column: str = Field(default="weight", min_length=1)
     """Name of the column that holds the weight."""
+    token_weight_column: str = Field(default="token_weight", min_length=1)
+    """Name of the column that holds a row's token weights, where the method weighs tokens: a number for each token as the proxy's
+    tokenizer cuts it, 0 where no loss is taken."""
 
     @model_validator(mode="after")
     def _settings_fit_the_mode(self) -> Self:
@@ -59,6 +62,8 @@ class OutputConfig(Section):
                 raise ValueError(f"{name} has no meaning with mode: {self.mode}; remove it")
         if self.mode == "filtered" and len([name for name in given if name in RULES]) != 1:
             raise ValueError("mode: filtered needs exactly one of keep, tokens, threshold")
+        if self.token_weight_column == self.weight_column:
+            raise ValueError("token_weight_column and weight_column have the same name")
         if self.mode == "resampled" and self.rows is None:
             raise ValueError("mode: resampled needs rows, the number of rows to draw")
         return self
@@ -86,21 +91,27 @@ def _given(value: object) -> bool:
     return value is not None and value is not False  # 0.0 is a threshold, although it equals False
 
 
-def check_collision(schema: pa.Schema, config: OutputConfig) -> None:
-    """Refuse a pool that already has a column of the name the weight would get.
+def weight_columns(config: OutputConfig, *, token_level: bool) -> dict[str, str]:
+    """Columns of weights beside the pool's: the key that names each, and the name; a resampled dataset has none."""
+    keys = ("weight_column", "token_weight_column") if token_level else ("weight_column",)
+    return {} if config.mode == "resampled" else {key: getattr(config, key) for key in keys}
+
+
+def check_collision(schema: pa.Schema, config: OutputConfig, *, token_level: bool = False) -> None:
+    """Refuse a pool that already has a column of a name that weights would get.
 
     Raises:
         ConfigError: the name is taken; the message suggests one that is free.
     """
-    if config.mode == "resampled" or config.weight_column not in schema.names:
-        return
-    free = free_name("curate_weight", schema.names)
-    raise ConfigError(
-        "output.weight_column",
-        f"{config.weight_column!r}, which is already a column of the pool",
-        "a name no column of the pool has",
-        f"Set output.weight_column: {free}.",
-    )
+    for key, name in weight_columns(config, token_level=token_level).items():
+        if name in schema.names:
+            free = free_name(f"curate_{key.removesuffix('_column')}", schema.names)
+            raise ConfigError(
+                f"output.{key}",
+                f"{name!r}, which is already a column of the pool",
+                "a name no column of the pool has",
+                f"Set output.{key}: {free}.",
+            )
 
 
 def check_balance(schema: pa.Schema, config: OutputConfig) -> None:

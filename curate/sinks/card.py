@@ -39,6 +39,7 @@ class Facts(TypedDict, total=False):
     rule: str
     normalisation: str
     weight_column: str
+    token_weight_column: str
     columns: list[tuple[str, str]]
     rows_in: int
     rows_out: int

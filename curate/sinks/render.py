@@ -54,6 +54,7 @@ def render(
     selection: Selection,
     config: OutputConfig,
     shard: int,
+    token_weights: pa.Array | None = None,
 ) -> Rendered:
     """Apply the selection to one shard.
 
@@ -64,6 +65,7 @@ def render(
         selection: the decision for the whole pool.
         config: the output section.
         shard: index of the shard.
+        token_weights: weights of every row's tokens, lists [n], written as they are; None at sample level.
 
     Raises:
         IntegrityError: table, weights and reasons differ in length.
@@ -80,6 +82,9 @@ def render(
     if selection.mode != "resampled":
         written = _written(weights[copies > 0], selection, config)
         kept = _append(kept, config.weight_column, pa.array(written, pa.float32()))
+    if token_weights is not None and selection.mode != "resampled":
+        own = token_weights.take(pa.array(np.flatnonzero(copies), pa.int64()))
+        kept = _append(kept, config.token_weight_column, own)
     left = np.flatnonzero(copies == 0).tolist()
     why = [reasons[row] or _reason(float(weights[row]), selection, config) for row in left]
     dropped = _append(_take(table, left), free_name("reason", table.column_names), pa.array(why, pa.string()))
@@ -116,10 +121,17 @@ def _append(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
     metadata = dict(table.schema.metadata or {})
     features = _features(metadata.pop(HUGGINGFACE, b"{}"))
     if set(features) == set(table.column_names):
-        dtype = "float32" if pa.types.is_float32(column.type) else "string"
-        features[name] = {"dtype": dtype, "_type": "Value"}
+        features[name] = _feature(column.type)
         metadata[HUGGINGFACE] = json.dumps({"info": {"features": features}}).encode()
     return table.append_column(pa.field(name, column.type), column).replace_schema_metadata(metadata or None)
+
+
+def _feature(kind: pa.DataType) -> dict[str, object]:
+    """A column's type as `datasets` writes it."""
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    names = {pa.float16(): "float16", pa.float32(): "float32"}
+    return {"dtype": names.get(kind, "string"), "_type": "Value"}
 
 
 def _features(stored: bytes) -> dict[str, object]:

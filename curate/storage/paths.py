@@ -53,6 +53,11 @@ class RunPaths:
         """State of a training that is not finished."""
         return self.root / "state" / "loop.safetensors"
 
+    @property
+    def pair(self) -> Path:
+        """What was trained of proxy and reference, where a method weighs by both."""
+        return self.root / "state" / "twin"
+
     def refined(self, turn: int) -> Path:
         """Responses that were generated for a pass over the pool."""
         return self.root / "state" / "refined" / f"pass-{turn:05d}.arrow"

@@ -18,6 +18,7 @@ from curate.bilevel.feasible import effective_share, softmax_weights, tempered
 from curate.errors import ModelError
 from curate.models.descent import Descent
 from curate.models.language_model import LanguageModel
+from curate.models.twin import Twin
 from curate.models.warmup import learning_rate_factor
 from curate.training.stream import Place, Stream
 from curate.types import Batch, Features
@@ -80,6 +81,10 @@ class LoopProblem(Protocol):
 
     def keep(self, state: Callable[[], Tensors]) -> None:
         """Offered after every step: keep the state if it is time to."""
+        ...
+
+    def keep_pair(self, reference: Twin) -> None:
+        """Called once the training is over, if both models are to weigh rows."""
         ...
 
     def note(self, text: str) -> None:

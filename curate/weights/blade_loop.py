@@ -68,6 +68,11 @@ class RhoLoopConfig(LoopSettings):
         return Episodes(self.start, self.steps)
 
     @property
+    def pair(self) -> bool:
+        """Proxy and reference."""
+        return True
+
+    @property
     def models(self) -> float:
         """The reference only predicts."""
         return 1 + FORWARD
@@ -104,6 +109,11 @@ class BladeLoopConfig(LoopSettings):
     def episodes(self) -> Episodes:
         """One every so many steps."""
         return Episodes(self.start, self.steps, self.every, self.penalty, self.memory)
+
+    @property
+    def pair(self) -> bool:
+        """Proxy and reference."""
+        return True
 
     @property
     def models(self) -> float:

@@ -40,6 +40,11 @@ class LoopSettings(Section):
         return self.target_tokens or max(1, self.batch_tokens // 4)
 
     @property
+    def pair(self) -> bool:
+        """Whether two models are kept that every row is run through once more to be weighed."""
+        return False
+
+    @property
     def once(self) -> int:
         """Tokens, forward and backward, that are not more with more passes."""
         return 0

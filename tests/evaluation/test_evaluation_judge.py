@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from curate.evaluation.judge import held_out_loss, judge
+from curate.evaluation.judge import TokenBatch, held_out_loss, judge, weighted_losses
 from curate.evaluation.settings import JudgeSettings
 from curate.features.batched import collate
 from curate.models.base import ModelConfig
@@ -63,6 +63,47 @@ def test_rows_that_count_nothing_teach_nothing(model: Path) -> None:
         assert len(losses) == 3
         results[name] = losses[-1]
     assert results["animals"] < held_out_loss(opened(model), held_out) - 0.5
+    assert results["animals"] < results["numbers"] - 0.5
+
+
+def test_factors_of_tokens_that_are_all_the_rows_train_as_the_rows_do(model: Path) -> None:
+    """To the bit for powers of two, which no sum rounds."""
+    batch = batch_of(tokens(model, [tiny_world.animal(n) for n in range(8)]))
+    counts = np.array([0.5, 2.0, 1.0, 1.0, 0.0, 0.25, 4.0, 1.0])
+    spread = torch.from_numpy(counts)[:, None].expand(batch.ids.shape).float()
+    single = TokenBatch(batch.rows, batch.ids, batch.attention, batch.labels, spread)
+    by_row, by_token = (judge(opened(model), cycle([each]), counts, [batch], SETTINGS) for each in (batch, single))
+    assert by_row[1] == pytest.approx(by_token[1], rel=1e-4)
+
+
+def test_the_loss_of_weighted_tokens_is_the_mean_over_those_that_are_predicted(model: Path) -> None:
+    """Against one row at a time, from whole logits."""
+    language_model = opened(model)
+    ids = tokens(model, [tiny_world.animal(3), "a cat"])
+    batch = batch_of(ids)
+    factors = torch.rand(batch.ids.shape, generator=torch.Generator().manual_seed(0))
+    found = weighted_losses(
+        language_model, TokenBatch(batch.rows, batch.ids, batch.attention, batch.labels, factors)
+    ).tolist()  # fmt: skip
+    for row, own in enumerate(ids):
+        with torch.no_grad():
+            logits = language_model.causal(input_ids=torch.tensor([own])).logits[0, :-1]
+        losses = torch.nn.functional.cross_entropy(logits, torch.tensor(own[1:]), reduction="none")
+        assert found[row] == pytest.approx(float((losses * factors[row, 1 : len(own)]).mean()), rel=1e-5)
+
+
+def test_tokens_that_count_nothing_teach_nothing(model: Path) -> None:
+    """A row of two sentences, of which one counts: what is learned is that one."""
+    both = tokens(model, [f"{tiny_world.animal(n)} {tiny_world.numeral(n)}" for n in range(8)])
+    firsts = [len(row) for row in tokens(model, [tiny_world.animal(n) for n in range(8)])]
+    batch, results = batch_of(both), {}
+    held_out = [batch_of(tokens(model, [tiny_world.animal(n) for n in range(100, 108)]))]
+    for name, first in (("animals", 2.0), ("numbers", 0.0)):
+        factors = torch.zeros(batch.ids.shape)
+        for row, length in enumerate(firsts):
+            factors[row, :length], factors[row, length:] = first, 2.0 - first
+        own = TokenBatch(batch.rows, batch.ids, batch.attention, batch.labels, factors)
+        results[name] = judge(opened(model), cycle([own]), np.ones(8), held_out, SETTINGS)[1][-1]
     assert results["animals"] < results["numbers"] - 0.5
 
 

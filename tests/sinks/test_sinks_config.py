@@ -47,3 +47,17 @@ def test_a_taken_weight_column_is_refused_with_a_free_name():
         check_collision(schema, OutputConfig())
     check_collision(schema, OutputConfig(mode="resampled", rows=3))
     check_collision(schema, OutputConfig(weight_column="w"))
+
+
+def test_a_taken_token_weight_column_is_refused_where_tokens_are_weighed():
+    schema = pa.schema([("token_weight", pa.string())])
+    with pytest.raises(ConfigError, match=r"output\.token_weight_column: curate_token_weight"):
+        check_collision(schema, OutputConfig(), token_level=True)
+    check_collision(schema, OutputConfig())
+    check_collision(schema, OutputConfig(token_weight_column="w"), token_level=True)
+    check_collision(schema, OutputConfig(mode="resampled", rows=3), token_level=True)
+
+
+def test_the_two_columns_of_weights_have_names_of_their_own():
+    with pytest.raises(ValueError, match="the same name"):
+        OutputConfig(weight_column="w", token_weight_column="w")

@@ -173,3 +173,38 @@ def test_datasets_and_polars_read_what_is_written(config, tmp_path):
 def test_tables_that_do_not_fit_together_are_refused():
     with pytest.raises(IntegrityError, match="5 reasons"):
         rendered(OutputConfig(), reasons=[None] * 5)
+
+
+LISTS = pa.array([[0, 0.5], None, [0, 2, 1], [], [1.5], [0, 0]], pa.list_(pa.float16()))
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_token_weights_stay_with_their_rows_whatever_is_kept(config):
+    """A resampled dataset has no column of weights at all."""
+    selection = select(lambda: [ShardWeights(WEIGHTS, TOKENS)], config, seed=1)
+    out = render(
+        pool(), WEIGHTS, REASONS, selection=selection, config=config, shard=0, token_weights=LISTS
+    ).kept  # fmt: skip
+    if config.mode == "resampled":
+        assert "token_weight" not in out.column_names
+        return
+    rows = [int(text.removeprefix("text ")) for text in out["text"].to_pylist()]
+    assert out["token_weight"].to_pylist() == [LISTS[row].as_py() for row in rows]
+    assert out.column_names[-2:] == ["weight", "token_weight"]
+    assert out.schema.field("token_weight").type == pa.list_(pa.float16())
+
+
+def test_token_weights_are_known_to_datasets(tmp_path):
+    table = datasets.Dataset.from_dict({"text": ["a", "b"]}).data.table
+    features = datasets.Features({"text": datasets.Value("string")})
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features.to_dict()}})})
+    weights, config = np.float32([1.5, 0.5]), OutputConfig(token_weight_column="tw")
+    selection = select(lambda: [ShardWeights(weights)], config)
+    own = pa.array([[0, 2.0], [0.25]], pa.list_(pa.float16()))
+    kept = render(
+        table, weights, [None, None], selection=selection, config=config, shard=0, token_weights=own
+    ).kept  # fmt: skip
+    pq.write_table(kept, tmp_path / "part.parquet")
+    found = datasets.Dataset.from_parquet(str(tmp_path / "part.parquet"), cache_dir=str(tmp_path / "cache"))
+    assert found.features["tw"] == datasets.List(datasets.Value("float16"))
+    assert found["tw"][:] == [[0, 2.0], [0.25]]
