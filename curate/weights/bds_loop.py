@@ -34,6 +34,8 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 class BdsLoopConfig(LoopSettings):
     """BDS in the loop."""
 
+    passes: Annotated[int, Field(ge=1)] = 4
+    """Times that every row of the pool is trained on; a row's own logit moves at each. Shuffled words show after the others."""
     algorithm: Literal["penalty", "single"] = "penalty"
     """penalty: two models, exact; single: one model, valid only while the target's term dominates."""
     logits: LogitSettings = Field(default_factory=LogitSettings)
