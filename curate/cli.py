@@ -11,8 +11,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from curate import early
 from curate.errors import ConfigError, CurateError
@@ -71,14 +69,43 @@ def run(
 
 
 @app.command()
+def online(
+    file: File,
+    generations: Annotated[
+        int | None, typer.Option(min=1, help="Generations to make; those of the file by default.")
+    ] = None,
+    run_dir: Into = None,
+    overrides: Set = None,
+    allow_environment_change: Environment = False,
+) -> None:
+    """Keep the weights fresh while a model trains; run again to go on, with more --generations to make more."""
+    where, changes = run_dir or Path("runs") / file.stem, overrides or []
+    changes = [*changes, f"online.generations={generations}"] if generations is not None else changes
+    early.start_for(file, changes, where)
+
+    from curate import config
+    from curate import online as onlines
+    from curate.reports.progress import observer
+
+    onlines.online(
+        config.load(file, changes),
+        where,
+        observer=observer(sys.stderr),
+        allow_environment_change=allow_environment_change,
+    )
+    out.print(f"dataset  {where / 'dataset'}\nreport   {where / 'report.html'}", markup=False)
+
+
+@app.command()
 def plan(file: File, run_dir: Into = None, overrides: Set = None) -> None:
     """Estimate time, memory and disk of every stage; runs nothing."""
     from curate import config
     from curate import plan as plans
+    from curate.reports import tables
 
     where = run_dir or Path("runs") / file.stem
     estimate = plans.plan(config.load(file, overrides), where)
-    table = _table("stage", "tasks", "rows", "tokens", "time", "memory a worker", "disk")
+    table = tables.table("stage", "tasks", "rows", "tokens", "time", "memory a worker", "disk")
     for stage in estimate.stages:
         table.add_row(
             stage.stage, amount(stage.tasks), amount(stage.rows), amount(stage.tokens), duration(stage.seconds),
@@ -137,12 +164,13 @@ def datamodelling_score(
     Settings are the `evaluation` section of the first run's pipeline. Small pools only: it trains SUBSETS x seeds models.
     """
     from curate import evaluate, lds
+    from curate.reports import tables
     from curate.reports.progress import observer
 
     pipeline = evaluate.with_evaluation(sources[0], data=data, overrides=overrides or [])
     with observer(sys.stderr) as progress:
         found = lds.lds(sources, pipeline, subsets=subsets, share=share, observer=progress)
-    table = _table("run", "method", "LDS of weights", "LDS of log weights")
+    table = tables.table("run", "method", "LDS of weights", "LDS of log weights")
     for score in sorted(found, key=lambda score: -score.weight.mean):
         table.add_row(escape(str(score.run)), score.method, _around(score.weight), _around(score.log_weight))
     out.print(table)
@@ -199,20 +227,17 @@ def weigh(
 
 
 @app.command()
-def status(source: RunDir) -> None:
-    """Progress of a run, stage by stage."""
-    from curate.reports import status as statuses
+def status(
+    source: RunDir,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every second, until the end or Ctrl-C.")] = False,
+) -> None:
+    """Progress of a run: stage by stage, and online generation by generation."""
+    from curate.reports import tables
 
-    found = statuses.status(source)
-    table = _table("stage", "done", "of", "rows", "dropped", "time")
-    for line in found.stages:
-        seconds = "" if line.seconds is None else duration(line.seconds)
-        table.add_row(
-            line.stage, amount(line.done), amount(line.total), amount(line.rows), amount(line.dropped), seconds
-        )
-    out.print(table)
-    out.print("finished: the dataset is whole" if found.finished else "running" if found.running else
-              "stopped: run the same `curate run` again to continue")  # fmt: skip
+    if not watch:
+        out.print(tables.progress(source))
+        return
+    tables.watch(out, source)
 
 
 @app.command()
@@ -243,14 +268,15 @@ def inspect(
 ) -> None:
     """Samples with their weights, and why."""
     from curate import inspection
+    from curate.reports import tables
 
     if row is not None:
-        _print_sample(inspection.sample(source, row))
+        out.print("\n".join(tables.sample(inspection.sample(source, row))), markup=False)
         return
     if bottom is None or top is not None:
-        _print_samples("heaviest", inspection.heaviest(source, top or 10))
+        out.print(tables.samples("heaviest", inspection.heaviest(source, top or 10)), soft_wrap=False)
     if bottom is not None:
-        _print_samples("lightest", inspection.lightest(source, bottom))
+        out.print(tables.samples("lightest", inspection.lightest(source, bottom)), soft_wrap=False)
 
 
 @app.command()
@@ -265,8 +291,10 @@ def report(source: RunDir) -> None:
 def methods() -> None:
     """Methods with their papers and what they need."""
     from curate.registry import METHODS
+    from curate.reports import tables
 
-    table = _table("method", "needs", "paper", "what a weight means")
+    columns = ("method", "needs", "paper", "what a weight means")
+    table = tables.table(*columns, left=columns)
     for entry in METHODS.values():
         table.add_row(entry.name, entry.reads, entry.paper, entry.summary)
     out.print(table)
@@ -284,8 +312,9 @@ def schema() -> None:
 def doctor(directory: Annotated[Path, typer.Argument(help="Where runs will be written.")] = Path()) -> None:
     """Check versions, devices, memory and the disk of this machine."""
     from curate.doctor import checkup
+    from curate.reports import tables
 
-    table = _table("", "what", "found")
+    table = tables.table("", "what", "found", left=("what", "found"))
     findings = checkup(directory)
     for finding in findings:
         table.add_row("ok" if finding.good else "!!", finding.what, finding.found)
@@ -304,35 +333,6 @@ def _show_evaluation(report: Path, view: Any) -> None:
     for table in terminal_tables(view):
         out.print(table)
     out.print(f"report   {report}", markup=False)
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place == 0 or columns[0] in ("", "method") else "right")
-    return table
-
-
-def _print_samples(title: str, samples: list[Any]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
-    for column in ("id", "weight", "loss", "tokens", "columns"):
-        table.add_column(column, justify="left" if column in ("id", "columns") else "right", no_wrap=True)
-    for sample in samples:
-        values = "  ".join(escape(str(value), 60) for value in sample.row.values() if isinstance(value, str))
-        loss = "" if sample.loss is None else f"{sample.loss:.2f}"
-        count = "" if sample.tokens is None else str(sample.tokens)
-        table.add_row(sample.id, f"{sample.weight:.3f}", loss, count, Text(values))
-    out.print(table, soft_wrap=False)
-
-
-def _print_sample(sample: Any) -> None:
-    rank = f"{sample.weight:.6g}, number {sample.rank} of {sample.samples}" if sample.rank else f"none: {sample.reason}"
-    facts: dict[str, Any] = {"id": sample.id, "weight": rank}
-    if sample.loss is not None:
-        facts |= {"loss": f"{sample.loss:.4f} nats a token", "tokens": sample.tokens}
-        facts["gradient"] = f"{sample.norm:.4g} long"
-    for name, value in (*facts.items(), *sample.row.items()):
-        out.print(f"{escape(name, 40):<12} {escape(str(value), 2000)}", markup=False)
 
 
 def _is_usage(error: Exception) -> bool:

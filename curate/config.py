@@ -22,6 +22,7 @@ from curate.registry import METHODS
 from curate.sinks.base import OutputConfig
 from curate.sources.base import PoolConfig, TargetConfig
 from curate.sources.config import SourceConfig
+from curate.training.following import OnlineConfig
 from curate.training.refinement import RefineConfig
 from curate.types import Section
 from curate.weights.settings import LoopSettings
@@ -78,6 +79,8 @@ class Pipeline(Section):
     """What report.html shows."""
     refine: RefineConfig | None = None
     """Self-refining generation, for a method with a `loop` and a pool of prompts and completions."""
+    online: OnlineConfig | None = None
+    """Weights that follow a model while it trains: for `curate online`, and a method that weighs by excess loss."""
     evaluation: EvaluationConfig | None = None
     """How the result is judged, by `curate evaluate` and `curate arena`; a run does not look at it."""
 
@@ -141,6 +144,10 @@ class Pipeline(Section):
             raise ValueError(f"refine writes responses while the proxy trains: {missing} is needed")
         if self.refine is not None and self.loop is not None and not any(map(self.refine.due, range(self.loop.passes))):
             raise ValueError("refine would never write: give method.loop more passes, or refine a smaller `every`")
+        if self.online is not None and not (self.loop is not None and self.loop.pair):
+            raise ValueError(f"method {self.method.name} cannot weigh shards online; blade, rho_loss and rho1 can")
+        if self.online is not None and self.refine is not None:
+            raise ValueError("online and refine cannot both be: the one weighs the pool, the other changes it")
         if self.output.tokens is not None and self.model is None:
             raise ValueError("output.tokens counts tokens: a `model` section with a tokenizer is needed")
         if len({target.name for target in self.targets}) < len(self.targets):

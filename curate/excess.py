@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
+import pyarrow as pa
 import torch
 
-from curate import featurizing, proxies
+from curate import featurizing
 from curate.errors import DataError
 from curate.job import Job
 from curate.models.pair import Pair
 from curate.sources.tokens import Tokens
+from curate.training.paired import PairWeights
 from curate.types import Excess
 
 
@@ -43,9 +46,17 @@ def excess_losses(
     return Excess(values, lengths)
 
 
-def of_shard(job: Job, index: int) -> Excess:
-    """Excess losses of one shard of the pool under the pair that `fit` left. Raises DataError, ModelError."""
-    pair, place = proxies.pair(job), partial(job.place, index)
+def of_shard(job: Job, index: int, pair: Pair) -> Excess:
+    """Excess losses of one shard of the pool under a pair. Raises DataError, ModelError."""
+    place = partial(job.place, index)
     found = featurizing.tokenized(job, job.read(index), job.pipeline.pool, pair.language_model, place=place)
     budget = job.pipeline.loop.batch_tokens if job.pipeline.loop else 0
     return excess_losses(pair, found, token_budget=budget, place=place)
+
+
+def token_column(made: PairWeights, lengths: np.ndarray) -> dict[str, pa.Array]:
+    """The column of token weights: a list a row as long as its tokens, null of a row without one; none at sample level."""
+    if made.tokens is None:
+        return {}
+    ends = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32), mask=np.append(lengths == 0, False))
+    return {"token_weight": pa.ListArray.from_arrays(ends, pa.array(made.tokens.to(torch.float16).numpy()))}

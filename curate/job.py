@@ -16,7 +16,7 @@ from torch import Tensor
 
 from curate import config
 from curate.config import Pipeline
-from curate.errors import DataError, IntegrityError, ModelError
+from curate.errors import ConfigError, DataError, IntegrityError, ModelError
 from curate.features import store
 from curate.manifest import commits
 from curate.manifest import run as runs
@@ -33,6 +33,7 @@ from curate.sources.base import Source
 from curate.storage import tables
 from curate.storage.fingerprint import fingerprint
 from curate.storage.paths import RunPaths
+from curate.training.following import OnlineConfig
 from curate.training.loop import Looped
 from curate.training.paired import Paired
 from curate.types import Features, InputFile, Shard
@@ -82,8 +83,21 @@ class Job:
         if self.pipeline.loop is None:
             return made
         if self.pipeline.loop.pair:
-            return Paired(made, self.pipeline.loop)
+            return self.paired()
         return Looped(made.batch_weigher, self.pipeline.loop, share=made.config.effective_share)
+
+    @property
+    def online(self) -> OnlineConfig:
+        """The `online` section. Raises ConfigError if there is none."""
+        if self.pipeline.online is None:
+            raise ConfigError("online", "no such section", "how generations are made", "Add `online: {}` to the file.")
+        return self.pipeline.online
+
+    def paired(self) -> Paired:
+        """The method of the pipeline, where a pair of models weighs the rows."""
+        if self.pipeline.loop is None:
+            raise ConfigError("method", self.pipeline.method.name, "a method that weighs by its models", "Use blade.")
+        return Paired(METHODS[self.pipeline.method.name].method()(self.pipeline.method), self.pipeline.loop)
 
     def verified(self, stage: str, index: int, *, within: Path | None = None) -> list[Path]:
         """Paths of the parts of a committed task, re-hashed; wrong ones are set aside. Raises IntegrityError.

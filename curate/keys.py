@@ -64,8 +64,12 @@ def stages(
     read = [_target(section, source) for section, source in zip(pipeline.targets, targets, strict=True)]
     own = [settings["method"], pipeline.seed, *([read, settings["refine"]] if pipeline.loop else [])]
     on = ("featurize", "target") if pipeline.reads_features else ("prepare", "proxy") if pipeline.loop else ("prepare",)
-    stage("fit", on, *own)
-    stage("weigh", ("fit",), pipeline.output.tokens is not None)
+    if pipeline.online is not None:
+        stage("twin", on, *own)
+        stage("rescore", ("twin",))
+    else:
+        stage("fit", on, *own)
+    stage("weigh", ("fit", "rescore"), pipeline.output.tokens is not None)
     stage("select", ("weigh",), settings["output"], pipeline.seed)
     stage("render", ("select",))
     stage("seal", ("render",), runs.config_hash(settings))

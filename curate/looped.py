@@ -39,8 +39,8 @@ DIGEST = 32
 class StoredLoop:
     """Implements `training.loop.LoopProblem` over a run directory."""
 
-    def __init__(self, job: Job) -> None:
-        self._job, self._rows = job, PoolRows(job, job.shards)
+    def __init__(self, job: Job, stage: str = "fit") -> None:
+        self._job, self._stage, self._rows = job, stage, PoolRows(job, job.shards)
         self.notes: list[str] = []
         self.pair: dict[str, bytes] = {}
         """What is trained of proxy and reference, as files, where a method keeps both."""
@@ -57,9 +57,13 @@ class StoredLoop:
         """First row of every shard."""
         return self._rows.starts[:-1]
 
-    @cached_property
+    @property
     def language_model(self) -> LanguageModel:
         """The proxy, loaded for this training alone, what is trained of it in float32."""
+        return self._proxy
+
+    @cached_property
+    def _proxy(self) -> LanguageModel:
         made = proxies.anew(self._job)
         in_float32(made)
         return made
@@ -100,7 +104,7 @@ class StoredLoop:
         digest, payload = data[:DIGEST], data[DIGEST:]
         if not data or digest != self._digest(payload):
             return None
-        self._job.events.write("note", stage="fit", text="going on with the training where it was interrupted")
+        self._job.events.write("note", stage=self._stage, text="going on with the training where it was interrupted")
         return safetensors.torch.load(payload)
 
     def keep(self, state: Callable[[], Tensors]) -> None:
@@ -122,18 +126,18 @@ class StoredLoop:
     def note(self, text: str) -> None:
         """Keep a line for the commit record, and say it now."""
         self.notes.append(text)
-        self._job.events.write("note", stage="fit", text=text)
+        self._job.events.write("note", stage=self._stage, text=text)
 
     def advance(self, rows: int) -> None:
         """Say about once a second how many rows were trained on."""
         self._waiting += rows
         if self._waiting and time.monotonic() - self._told_at > 1:
-            self._job.events.write("progress", stage="fit", done=self._waiting)
+            self._job.events.write("progress", stage=self._stage, done=self._waiting)
             self._waiting, self._told_at = 0, time.monotonic()
 
     def _digest(self, payload: bytes) -> bytes:
         """Names training and bytes: a state of other settings, or with a flipped bit, has another."""
-        return hashlib.sha256(self._job.record.stages["fit"].encode() + payload).digest()
+        return hashlib.sha256(self._job.record.stages[self._stage].encode() + payload).digest()
 
     def _stream(self, batch_tokens: int, order: int) -> Stream:
         """Batches of the pool; a number for each order."""

@@ -16,6 +16,7 @@ from curate.errors import ConfigError
 from curate.manifest import commits, dataset, run
 from curate.reports import view
 from curate.reports.figures import size
+from curate.reports.generations import lines
 from curate.reports.status import status
 from curate.sinks.selection import Selection, counts
 from curate.storage import atomic, tables
@@ -118,6 +119,7 @@ def _view(root: Path) -> view.View:
         stages=[view.Stage(line.stage, line.total, line.rows, line.seconds) for line in status(root).stages],
         dropped=dict(reasons.iter_rows()),
         notes=[*absent, *(fits.facts.get("notes", []) if fits else [])],
+        generations=lines(root),
     )
 
 

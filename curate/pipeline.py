@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 from curate import inputs, outcome, tasks
 from curate.config import Pipeline
 from curate.early import WORK
-from curate.errors import ResourceError
+from curate.errors import ConfigError, ResourceError
 from curate.executors.base import Executor
 from curate.executors.local import LocalExecutor
+from curate.job import open_job
 from curate.manifest import commits, dataset
 from curate.manifest.events import Events
 from curate.models import device
@@ -54,6 +55,9 @@ def run(
         CurateError: with the exit code of its kind; what was committed stays, and the same call continues.
     """
     paths = RunPaths(run_dir)
+    if pipeline.online is not None:
+        fix = "Use `curate online`; or, for weights made once, --set online=null and another --run-dir."
+        raise ConfigError("online", "such a section", "a pipeline that is run once", fix)
     if reuse is not None:
         reuse.refuse(run_dir)
     observer = observer or Silent()
@@ -141,14 +145,23 @@ class Flow:
         """Run a global stage unless it is done."""
         self._run(stage, [0])
 
+    def some(self, stage: str, indices: Sequence[int], *, seconds: float | None = None) -> None:
+        """Run tasks of a stage that are not done; after so many seconds no further one is waited for, but one always is."""
+        self._run(stage, indices, seconds=seconds)
+
+    @property
+    def shard_rows(self) -> list[int]:
+        """Rows of every shard of the pool."""
+        return [shard.rows for shard in open_job(str(self._paths.root)).shards]
+
     def report(self) -> None:
         """Write report.html from what is committed."""
         with self._observing("report"):
             outcome.write_report(self._paths.root)
 
-    def _run(self, stage: str, indices: Sequence[int]) -> None:
-        done = [index for index in indices if self._is_done(stage, index)]
-        waiting = sorted(set(indices) - set(done))
+    def _run(self, stage: str, indices: Sequence[int], *, seconds: float | None = None) -> None:
+        done = {index for index in indices if self._is_done(stage, index)}
+        waiting = [index for index in indices if index not in done]
         if self._links is not None:
             waiting = self._links.take(stage, waiting)
         if not waiting:
@@ -158,12 +171,18 @@ class Flow:
         workers, extent = self._workers(), tasks.extent(self._paths, stage, waiting)
         if stage == "render":
             dataset.withdraw(self._paths)
-        task = partial(tasks.perform, str(self._paths.root), stage)
-        with self._observing(stage, extent, resumed=len(done)), self._events.following(self._hear):
-            for index, commit in self._explained(stage, workers.map(task, waiting)):
+        task, began = partial(tasks.perform, str(self._paths.root), stage), time.monotonic()
+        with (
+            self._observing(stage, extent, resumed=len(done)),
+            self._events.following(self._hear),
+            closing(self._explained(stage, workers.map(task, waiting))) as results,
+        ):
+            for index, commit in results:
                 if stage in tasks.PER_SHARD:
                     self._observer.advance(commit.rows_in)
                 self._events.write("commit", stage=stage, index=index, rows=commit.rows_in, dropped=commit.rows_dropped)
+                if seconds is not None and time.monotonic() - began > seconds:
+                    break
 
     def _hear(self, event: dict[str, Any]) -> None:
         """Pass on what a task says of itself while it runs."""
@@ -193,7 +212,7 @@ class Flow:
         self._observer.done()
         self._events.write("stage", stage=stage, seconds=round(time.monotonic() - started, 3), resumed=resumed)
 
-    def _explained(self, stage: str, results: Iterator[Any]) -> Iterator[Any]:
+    def _explained(self, stage: str, results: Iterator[Any]) -> Generator[Any]:
         try:
             yield from results
         except ResourceError as error:
@@ -205,7 +224,7 @@ class Flow:
     def _name(self, stage: str, index: int) -> str:
         if stage not in tasks.PER_SHARD:
             return f"stage {stage}"
-        return f"stage {stage}, shard {index} ({tasks.shard_name(self._paths, index)})"
+        return f"stage {stage}, shard {tasks.shard_of(self._paths, index)} ({tasks.shard_name(self._paths, index)})"
 
 
 def executor(pipeline: Pipeline) -> Executor:

@@ -47,14 +47,15 @@ def anew(job: Job) -> LanguageModel:
     return loading.load(state.model, config=job.model_config, seed=job.pipeline.seed, tokenizer=job.tokenizer_path)
 
 
-def pair(job: Job) -> Pair:
-    """Proxy and reference as `fit` left them, loaded once a worker."""
-    key = job.paths.root, *(part.sha256 for part in commits.require(job.paths, "fit").parts)
+def pair(job: Job, stage: str, index: int, directory: Path) -> Pair:
+    """Proxy and reference as a task left them in a directory, loaded once a worker."""
+    key = job.paths.root, *(part.sha256 for part in commits.require(job.paths, stage, index).parts)
     if key not in _pairs:
-        job.verified("fit", 0, within=job.paths.pair)
+        proxy, reference = (directory / f"{name}.safetensors" for name in ("proxy", "reference"))
+        for half in (proxy, reference):
+            job.verified(stage, index, within=half)
         _kept.clear()
         _pairs.clear()
-        proxy, reference = (job.paths.pair / f"{name}.safetensors" for name in ("proxy", "reference"))
         _pairs[key] = load_pair(anew(job), reference=reference, proxy=proxy)
     return _pairs[key]
 

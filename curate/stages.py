@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from curate import excess, featurizing, keys, proxies, stability
+from curate import excess, featurizing, keys, proxies, stability, twins
+from curate.contents import Content, Outcome
 from curate.errors import DataError, IntegrityError
 from curate.features import store
 from curate.features.base import NONFINITE
@@ -37,24 +38,10 @@ from curate.sources import rows
 from curate.storage import atomic, tables
 from curate.storage.atomic import Part
 from curate.storage.fingerprint import canonical, fingerprint
-from curate.training.paired import PairWeights
 from curate.types import Features
 
 FIX_NONFINITE = "Set features.on_nonfinite: drop to set such rows aside, or look at the row."
 MASKED = "response masked: the question was answered anew"
-Content = pa.Table | dict[str, np.ndarray] | bytes
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a stage wants committed: contents by path, and what became of its rows."""
-
-    contents: dict[Path, Content] = field(default_factory=dict)
-    absent: tuple[Path, ...] = ()
-    """Files that an unfinished task may have written under other output settings and this one does not write."""
-    rows_in: int = 0
-    rows_dropped: int = 0
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def perform(run_dir: str, stage: str, index: int) -> commits.Commit:
@@ -188,14 +175,16 @@ def _trained(job: Job) -> Outcome:
 
 
 def weigh(job: Job, index: int) -> Outcome:
-    """Weights of one shard, from its features and the state."""
+    """Weights of one shard, from its features and the state; online, from the newest generation."""
+    if job.pipeline.online is not None:
+        return twins.weigh(job, index)
     features, reasons, token_counts = job.stored(index)
     state = tables.read_arrays(job.verified("fit", 0, within=job.paths.state)[0])
     columns: dict[str, pa.Array] = {}
     if job.pipeline.loop is not None and job.pipeline.loop.pair:
-        found = excess.of_shard(job, index)
+        found = excess.of_shard(job, index, proxies.pair(job, "fit", 0, job.paths.pair))
         made, token_counts = job.method().weigh(state, found), found.lengths.numpy()
-        values, columns = made.rows, _token_weights(made, token_counts)
+        values, columns = made.rows, excess.token_column(made, token_counts)
     else:
         values = job.method().weigh(state, features)
     weights = values.to(torch.float32).numpy()
@@ -212,14 +201,6 @@ def weigh(job: Job, index: int) -> Outcome:
         columns["tokens"] = pa.array(counted, pa.int32())
     dropped = sum(reason is not None for reason in reasons)
     return Outcome({job.paths.weights(index): pa.table(columns)}, rows_in=len(reasons), rows_dropped=dropped)
-
-
-def _token_weights(made: PairWeights, lengths: np.ndarray) -> dict[str, pa.Array]:
-    """The column of token weights: a list a row as long as its tokens, null of a row without one; none at sample level."""
-    if made.tokens is None:
-        return {}
-    ends = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32), mask=np.append(lengths == 0, False))
-    return {"token_weight": pa.ListArray.from_arrays(ends, pa.array(made.tokens.to(torch.float16).numpy()))}
 
 
 def _masked(state: dict[str, np.ndarray], features: Features) -> np.ndarray:
@@ -303,6 +284,8 @@ STAGES: dict[str, Callable[[Job, int], Outcome]] = {
     "target": target,
     "featurize": featurize_shard,
     "fit": fit,
+    "twin": twins.twin,
+    "rescore": twins.rescore,
     "weigh": weigh,
     "select": select,
     "render": render_shard,

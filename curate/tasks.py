@@ -9,7 +9,7 @@ from curate.job import open_job
 from curate.manifest.commits import Commit
 from curate.storage.paths import RunPaths
 
-PER_SHARD = ("prepare", "featurize", "weigh", "render")
+PER_SHARD = ("prepare", "featurize", "rescore", "weigh", "render")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def extent(paths: RunPaths, stage: str, indices: Sequence[int]) -> Extent:
     """Rows that the given tasks will read, or tokens that the warm-up will."""
     job = open_job(str(paths.root))
     if stage in PER_SHARD:
-        return Extent(sum(job.parts[index].rows for index in indices))
+        return Extent(sum(job.parts[shard_of(paths, index)].rows for index in indices))
     if stage == "fit" and job.pipeline.loop is not None:
         return Extent(job.pipeline.loop.passes * job.source.rows, "rows")
     if stage == "proxy" and job.model_config.warmup is not None:
@@ -42,7 +42,17 @@ def extent(paths: RunPaths, stage: str, indices: Sequence[int]) -> Extent:
     return Extent()
 
 
+def rescored(generation: int, shard: int, shards: int) -> int:
+    """Index of the task that weighs a shard for a generation."""
+    return generation * shards + shard
+
+
+def shard_of(paths: RunPaths, index: int) -> int:
+    """The shard that a task is about: online, each generation counts its tasks on from the one before."""
+    return index % open_job(str(paths.root)).record.shards
+
+
 def shard_name(paths: RunPaths, index: int) -> str:
-    """A shard as messages name it: its file and its rows there."""
-    shard = open_job(str(paths.root)).parts[index]
+    """A task's shard as messages name it: its file and its rows there."""
+    shard = open_job(str(paths.root)).parts[shard_of(paths, index)]
     return f"{shard.file.path}, rows {shard.start} to {shard.start + shard.rows - 1}"

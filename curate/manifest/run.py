@@ -12,8 +12,9 @@ from curate.storage import atomic
 from curate.storage.fingerprint import fingerprint
 from curate.storage.paths import RunPaths
 
-FREE_SECTIONS = ("output", "cluster", "report", "evaluation")
-"""Sections that a resume may change: output redoes render and seal, the others change no promised byte."""
+FREE_SECTIONS = ("output", "cluster", "report", "evaluation", "online")
+"""Sections that a resume may change: output redoes render and seal; online says how to go on, and each generation what was
+done; the others change no promised byte."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def config_hash(config: dict[str, Any]) -> str:
     leaves = {
         key: value
         for key, value in _leaves(config).items()
-        if key.split(".")[0] not in ("cluster", "report", "evaluation") and key.split(".")[-1] != "path"
+        if key.split(".")[0] not in ("cluster", "report", "evaluation", "online") and key.split(".")[-1] != "path"
     }
     return fingerprint(leaves)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import altair as alt
 import polars as pl
 from markupsafe import Markup
 
 from curate.reports.drawing import LIGHT, WIDTH, data, names_axis, picture, short
+from curate.reports.generations import GenerationLine
 from curate.reports.view import Histogram
 
 
@@ -69,6 +72,38 @@ def quarter(table: pl.DataFrame, column: str) -> Markup:
     one = alt.Chart(data(pl.DataFrame({"one": [1.0]}))).mark_rule(color=LIGHT.line).encode(x="one:Q")
     chart = (one + stems + dots + text).properties(width=WIDTH, height=alt.Step(26))
     return picture(chart, f"How often each {column} is in the heaviest quarter, compared with chance.")
+
+
+def excess(lines: Sequence[GenerationLine]) -> Markup:
+    """Excess loss of the rows by generation: the median in its range from the 5th to the 95th percentile."""
+    rows = [(line.number, *line.excess) for line in lines if line.excess is not None]
+    frame = pl.DataFrame(rows, schema=["generation", "low", "median", "high"], orient="row")
+    x = _generation_axis(len(rows))
+    y = alt.Y("low:Q", title="excess loss, nats a token", axis=alt.Axis(tickCount=5, domain=False, ticks=False))
+    base = alt.Chart(data(frame))
+    band = base.mark_area(color=LIGHT.ground).encode(x, y, y2="high:Q")
+    line = base.mark_line(color=LIGHT.more, strokeWidth=2, point=alt.OverlayMarkDef(color=LIGHT.more, size=40))
+    chart = (band + line.encode(x, alt.Y("median:Q"))).properties(width=WIDTH, height=200)
+    return picture(chart, "Excess loss by generation: median, and from the 5th to the 95th percentile of the rows.")
+
+
+def staleness(lines: Sequence[GenerationLine]) -> Markup:
+    """Shards weighed anew by generation, and how many generations the oldest weights are behind."""
+    rows = [(line.number, line.weighed, line.oldest) for line in lines]
+    frame = pl.DataFrame(rows, schema=["generation", "weighed", "oldest"], orient="row")
+    x = _generation_axis(len(rows))
+    whole = alt.Axis(tickMinStep=1, tickCount=5, format="d", domain=False, ticks=False)
+    base = alt.Chart(data(frame))
+    bars = base.mark_bar(color=LIGHT.ground).encode(x, alt.Y("weighed:Q", title="shards weighed", axis=whole))
+    line = base.mark_line(color=LIGHT.less, strokeWidth=2, point=alt.OverlayMarkDef(color=LIGHT.less, size=40))
+    line = line.encode(x, alt.Y("oldest:Q", title="generations behind", axis=whole))
+    chart = alt.layer(bars, line).resolve_scale(y="independent").properties(width=WIDTH, height=200)
+    return picture(chart, "Shards weighed anew in each generation, and how far behind the oldest weights are.")
+
+
+def _generation_axis(count: int) -> alt.X:
+    axis = alt.Axis(grid=False, tickMinStep=1, tickCount=min(count, 10), format="d")
+    return alt.X("generation:Q", title="generation", axis=axis, scale=alt.Scale(nice=False, padding=12))
 
 
 def _times(ratios: pl.Series) -> pl.Series:

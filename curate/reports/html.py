@@ -16,8 +16,10 @@ def render(view: View) -> str:
         for column, table in view.groups.items()
         if table.height
     }
+    made = view.generations
+    courses = (charts.excess(made), charts.staleness(made)) if made else None
     page = template("report.html.jinja")
-    return page.render(view=view, histogram=charts.weights(view.histogram), pictures=pictures)
+    return page.render(view=view, histogram=charts.weights(view.histogram), pictures=pictures, courses=courses)
 
 
 def template(name: str) -> Template:

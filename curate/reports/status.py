@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from curate.manifest import commits, dataset, run
+from curate.manifest import commits, dataset, generations, run
 from curate.manifest.events import read
 from curate.storage import lock
 from curate.storage.paths import RunPaths
 
 PER_SHARD = ("prepare", "featurize", "weigh", "render")
+ONLINE = ("twin", "rescore")
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class StageStatus:
 
     stage: str
     done: int
-    total: int
+    total: int | None
+    """None where nobody knows: online mode goes on as long as it is let."""
     rows: int
     dropped: int
     seconds: float | None
@@ -35,6 +37,8 @@ class Status:
     """Whether the manifest is written: the dataset is whole."""
     running: bool
     """Whether a live process holds the run directory."""
+    online: bool = False
+    """Whether it makes generations."""
 
 
 def status(root: Path) -> Status:
@@ -46,9 +50,22 @@ def status(root: Path) -> Status:
             seconds[event["stage"]] = seconds.get(event["stage"], 0.0) + event["seconds"]
     lines = []
     for stage, fingerprint in record.stages.items():
-        total = record.shards if stage in PER_SHARD else len(record.targets) if stage == "target" else 1
+        total = _total(record, stage)
         found = [commits.load(paths, stage, index) for index in commits.stages(paths).get(stage, [])]
         done = [commit for commit in found if commit is not None and commit.fingerprint == fingerprint]
         rows_in, _, dropped = commits.total(done)
-        lines.append(StageStatus(stage, len(done), total, rows_in, dropped, seconds.get(stage)))
-    return Status(lines, dataset.load(root) is not None, lock.held(paths.lock))
+        count = _generations(root) if stage == "twin" else len(done)
+        lines.append(StageStatus(stage, count, total, rows_in, dropped, seconds.get(stage)))
+    online = any(stage in record.stages for stage in ONLINE)
+    return Status(lines, dataset.load(root) is not None, lock.held(paths.lock), online)
+
+
+def _generations(root: Path) -> int:
+    """Generations that were made: the records of those that are published are gone."""
+    return generations.newest(root) or 0
+
+
+def _total(record: run.RunRecord, stage: str) -> int | None:
+    if stage in ONLINE:
+        return None
+    return record.shards if stage in PER_SHARD else len(record.targets) if stage == "target" else 1

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from curate.reports.generations import GenerationLine
 from curate.reports.terminal import escape
 
 BINS = 40
@@ -65,7 +66,7 @@ class Stage:
     """One line of the table of stages."""
 
     name: str
-    shards: int
+    shards: int | None
     rows: int
     seconds: float | None = None
 
@@ -88,6 +89,8 @@ class View:
     dropped: dict[str, int] = field(default_factory=dict)
     """Reason → rows."""
     notes: Sequence[str] = ()
+    generations: Sequence[GenerationLine] = ()
+    """Of online mode, the first first."""
 
 
 def weighted(frame: pl.LazyFrame) -> pl.LazyFrame:

@@ -62,6 +62,29 @@ class RunPaths:
         """Responses that were generated for a pass over the pool."""
         return self.root / "state" / "refined" / f"pass-{turn:05d}.arrow"
 
+    def twin(self, generation: int) -> Path:
+        """What a generation is made with: its plan, the proxy and the reference."""
+        return self.root / "state" / "twin" / f"{generation:05d}"
+
+    def plan(self, generation: int) -> Path:
+        return self.twin(generation) / "plan.json"
+
+    def staged(self, generation: int) -> Path:
+        """Weights of another trainer's checkpoint, copied."""
+        return self.twin(generation) / "checkpoint"
+
+    def half(self, generation: int, name: str) -> Path:
+        """What is trained of a generation's `proxy` or `reference`."""
+        return self.twin(generation) / f"{name}.safetensors"
+
+    def training(self, generation: int) -> Path:
+        """State of the training at the end of a generation."""
+        return self.twin(generation) / "training.safetensors"
+
+    def calibration(self, generation: int) -> Path:
+        """What turns excess losses into weights."""
+        return self.twin(generation) / "calibration.arrow"
+
     @property
     def generated(self) -> Path:
         """Generated responses as rows beside the pool's."""

@@ -143,7 +143,7 @@ class Looped:
 
 
 class Training:
-    """One training of a proxy with a weigher; `tokens` of the pool were trained on so far.
+    """One training of a proxy with a weigher; `step` steps and `tokens` of the pool were trained on so far.
 
     Args:
         problem: pool, targets and proxy.
@@ -158,20 +158,25 @@ class Training:
         self._descent = Descent(parameters, betas=(settings.beta1, settings.beta2))
         self._pool, self._others = problem.pool(settings.batch_tokens), problem.others(settings.batch_tokens)
         self._targets = problem.targets(settings.target_budget)
-        self._turn, self._step, self.tokens = 0, 0, 0
+        self._turn, self.step, self.tokens, self._rate = 0, 0, 0, settings.learning_rate
         self._visits = np.zeros(problem.length, bool)
         self._rows = settings.passes * problem.length
         self._learner = Learner(parameters, problem.losses, lambda: self._rate, model.device, problem.token_losses)
         weigher.begin(self._learner, self._target_batches(), self._others)
 
-    def run(self) -> np.ndarray:
-        """Train to the end. Returns which rows of the pool were trained on, bool [N]. Raises DataError, ModelError."""
+    def run(self, until: float = 1.0) -> np.ndarray:
+        """Train until so much of it is done. Returns which rows of the pool were trained on, bool [N].
+
+        Raises:
+            DataError: there is nothing to train on.
+            ModelError: the training diverged.
+        """
         found = self._problem.kept()
-        if found is not None:
-            self._load(found)
+        if found is not None and int(found["pool"][-1]) > self._pool.place.rows:
+            self.load(found)
         told, turn = set[str](), -1
         self._problem.advance(self._pool.place.rows)
-        while self._pool.place.rows < self._rows:
+        while self._pool.place.rows < until * self._rows:
             for line in self._weigher.notes():
                 if line not in told:
                     told.add(line)
@@ -179,15 +184,15 @@ class Training:
             before = self._pool.place.rows
             if self._pool.place.turn != turn:
                 turn = self._pool.place.turn
-                self._problem.turn(turn, self._step, self._weigher.logits)
+                self._problem.turn(turn, self.step, self._weigher.logits)
             self._take(before / self._rows)
             self._problem.advance(min(self._pool.place.rows, self._rows) - before)
-            self._problem.keep(self._state)
+            self._problem.keep(self.state)
         return self._visits
 
     def _take(self, fraction: float) -> None:
         batch = next(self._pool)
-        self._step += 1
+        self.step += 1
         self._rate = self._settings.learning_rate * learning_rate_factor(fraction + 1 / self._rows)
         total = torch.zeros((), device=self._learner.device)
         for term in self._weigher.terms(batch, fraction):
@@ -197,7 +202,7 @@ class Training:
         if not (math.isfinite(value) and math.isfinite(norm)):
             found = f"objective {value}, gradient norm {norm}"
             fix = f"Lower method.loop.learning_rate (now {self._settings.learning_rate})."
-            raise ModelError(f"method.loop, step {self._step}", found, "finite numbers", fix)
+            raise ModelError(f"method.loop, step {self.step}", found, "finite numbers", fix)
         self._weigher.update()
         self.tokens += int(batch.attention.sum())
         self._visits[[*batch.rows]] = True
@@ -208,7 +213,8 @@ class Training:
             self._turn += 1
             yield next(self._targets[(self._turn - 1) % len(self._targets)])
 
-    def _state(self) -> Tensors:
+    def state(self) -> Tensors:
+        """Everything that `load` needs to go on from here, bit for bit."""
         places = {f"target/{index}": stream.place.tensor() for index, stream in enumerate(self._targets)}
         return {
             **{f"model/{name}": value for name, value in self._descent.state().items()},
@@ -216,18 +222,19 @@ class Training:
             **places,
             "pool": self._pool.place.tensor(),
             "others": self._others.place.tensor(),
-            "counts": torch.tensor([self._turn, self._step, self.tokens]),
+            "counts": torch.tensor([self._turn, self.step, self.tokens]),
             "visits": torch.from_numpy(self._visits),
         }
 
-    def _load(self, state: Tensors) -> None:
+    def load(self, state: Tensors) -> None:
+        """Go on from a state."""
         self._descent.load(_below(state, "model/"))
         self._weigher.load(_below(state, "weigher/"))
         self._pool.go_to(Place.of(state["pool"]))
         self._others.go_to(Place.of(state["others"]))
         for index, stream in enumerate(self._targets):
             stream.go_to(Place.of(state[f"target/{index}"]))
-        self._turn, self._step, self.tokens = map(int, state["counts"].tolist())
+        self._turn, self.step, self.tokens = map(int, state["counts"].tolist())
         self._visits = state["visits"].numpy().copy()
 
 

@@ -48,19 +48,28 @@ class Paired:
 
     def fit(self, problem: LoopProblem) -> State:
         """Train both models, hand them over, and measure their excess losses. Raises DataError, ModelError."""
-        weigher = self._method.batch_weigher(problem.length)
-        training = Training(problem, weigher, self._settings)
+        training, weigher = self.begin(problem)
         training.run()
+        state, _ = self.finish(problem, weigher)
+        return {**state, "tokens": np.array(training.tokens)}
+
+    def begin(self, problem: LoopProblem) -> tuple[Training, BladeLoop]:
+        """A training that has not taken a step, and the method in its loop."""
+        weigher = self._method.batch_weigher(problem.length)
+        return Training(problem, weigher, self._settings), weigher
+
+    def finish(self, problem: LoopProblem, weigher: BladeLoop, rows: int = MEASURED) -> tuple[State, Tensor]:
+        """Hand both models over, and measure the excess losses of so many rows of the pool: what `weigh` needs, and them [n]."""
         weigher.finish()
         problem.keep_pair(weigher.reference)
-        excess = self._measured(problem, weigher)
+        excess = self._measured(problem, weigher, rows)
         state = self._method.calibrate(excess)
         mean, deviation = state["calibration"][:2].tolist()
         share = self._method.shares(state, excess)
         problem.note(
             f"excess loss {mean:.4g} ± {deviation:.4g} nats over {len(excess)} {self._method.unit}s; effective share {share:.4f}"
         )
-        return {**state, "tokens": np.array(training.tokens)}
+        return state, excess
 
     def weigh(self, state: State, excess: Excess) -> PairWeights:
         """Weights of one shard from its excess losses."""
@@ -74,9 +83,9 @@ class Paired:
         means[read] = self._method.weigh(state, means[read])
         return PairWeights(means)
 
-    def _measured(self, problem: LoopProblem, weigher: BladeLoop) -> Tensor:
+    def _measured(self, problem: LoopProblem, weigher: BladeLoop, rows: int) -> Tensor:
         """Excess losses of a sample of the pool, of rows or tokens [n], on the CPU."""
         stream, found = problem.others(self._settings.batch_tokens), list[Tensor]()
-        while stream.place.turn == 0 and stream.place.rows < MEASURED:
+        while stream.place.turn == 0 and stream.place.rows < rows:
             found.append(weigher.excess(next(stream)).cpu())
         return torch.cat(found)

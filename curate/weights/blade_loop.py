@@ -152,7 +152,7 @@ class BladeLoop:
     def terms(self, batch: Batch, fraction: float) -> Iterator[Tensor]:
         """The mean loss of what is selected; of everything before the first episode."""
         if self._due(fraction):
-            self._episode()
+            self.episode()
         if not self._count:
             yield self._losses(batch).mean()
             return
@@ -198,7 +198,7 @@ class BladeLoop:
         """One more episode once the training is over, if the reference follows the proxy: what the pair then says of a row is
         what the target would have the proxy learn next, not how far it has come since the last."""
         if self._episodes.every is not None and self._since:
-            self._episode()
+            self.episode()
 
     def notes(self) -> list[str]:
         """Nothing to say."""
@@ -216,7 +216,12 @@ class BladeLoop:
             return fraction >= self._episodes.start
         return every is not None and self._since >= every
 
-    def _episode(self) -> None:
+    def refresh(self) -> None:
+        """Another episode, of a proxy that was trained elsewhere; a reference that is trained once stays as it is."""
+        if not self._count or self._episodes.every is not None:
+            self.episode()
+
+    def episode(self) -> None:
         """K steps of the reference, from the proxy, with a fresh optimizer and the proxy's learning rate of the moment."""
         settings, rate = self._episodes, self._learner.rate()
         chosen = [self._outgoing(next(self._pool)) for _ in range(settings.steps if settings.penalty > 0 else 0)]
