@@ -98,8 +98,27 @@ def test_make_quickstart_is_what_these_tests_ran(home: Path) -> None:
 
 def test_the_python_of_the_readme_works(quickstart: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
-    [code] = re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code, _ = re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     subprocess.run([sys.executable, "-c", code], cwd=home, check=True)
     weights = curate.Run("runs/quickstart").weights()
     assert weights.columns[:3] == ["shard", "row", "weight"]
     assert len(weights) == 2400
+
+
+PRELUDE = """
+import curate
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+model = AutoModelForCausalLM.from_pretrained("runs/online/state/proxy")
+tokenizer = AutoTokenizer.from_pretrained("runs/online/state/proxy")
+arguments = TrainingArguments("out", max_steps=2, use_cpu=True, remove_unused_columns=False, report_to="none")
+def collate(rows):
+    made = tokenizer([row["text"] for row in rows], truncation=True, max_length=64, padding=True, return_tensors="pt")
+    return {**made, "labels": made["input_ids"]}
+"""
+
+
+def test_a_trainer_reads_the_stream_as_the_readme_says(home: Path) -> None:
+    call("curate online pipelines/online.yaml --generations 1", home)
+    _, code = re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    subprocess.run([sys.executable, "-c", PRELUDE + code], cwd=home, check=True)
+    assert (home / "out" / "checkpoint-2" / "model.safetensors").is_file()
