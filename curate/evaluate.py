@@ -19,7 +19,7 @@ from curate.evaluation.statistics import ArmFacts, Trained, summarise
 from curate.features.settings import GradientsConfig
 from curate.held_out import WHOLE, labelled, refuse_overlap
 from curate.job import Job, open_job
-from curate.manifest import commits, dataset
+from curate.manifest import commits, dataset, generations
 from curate.manifest import run as runs
 from curate.pipeline import Crew, Workers
 from curate.reports import evaluation_frames as frames
@@ -173,6 +173,8 @@ def curation_passes(run_dir: str, parameters: int) -> float:
     """
     job = open_job(run_dir)
     features, loop = job.pipeline.features, job.pipeline.loop
+    if job.pipeline.online is not None:
+        return _size(job, parameters) * _online_passes(job)
     if loop is not None:
         pool = commits.require(job.paths, "fit").facts["tokens"] / loop.passes
         passes = loop.passes * loop.work + loop.once / max(1.0, pool) + (2 * FORWARD if loop.pair else 0.0)
@@ -184,6 +186,22 @@ def curation_passes(run_dir: str, parameters: int) -> float:
     states = warmup.checkpoints if warmup else 1
     passes = states if isinstance(features, GradientsConfig) else FORWARD
     return _size(job, parameters) * (passes + _warmup_passes(job, pool))
+
+
+def _online_passes(job: Job) -> float:
+    """Passes over the pool that generations took: training, or moving the reference; two predictions of every row weighed."""
+    loop, root = job.pipeline.loop, job.paths.root
+    if loop is None:
+        return 0.0
+    made = [generations.load(root, number) for number in range(1, 1 + (generations.newest(root) or 0))]
+    rows, weighed, tokens = job.source.rows, 0, 0
+    for each in made:
+        own = [shard for shard in each.shards if shard.generation == each.number]
+        weighed += sum(shard.rows for shard in own)
+        tokens += sum(each.facts["tokens"][shard.index] for shard in own)
+    pool = rows * tokens / max(1, weighed)
+    trained = loop.passes * loop.work if job.online.follow is None else len(made) * loop.episode / max(1.0, pool)
+    return trained + 2 * FORWARD * weighed / rows + _warmup_passes(job, pool)
 
 
 def _size(job: Job, parameters: int) -> float:

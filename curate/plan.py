@@ -114,14 +114,31 @@ class _Estimate:
     def stage(self, name: str, target_rows: int) -> StagePlan:
         rows = {"target": target_rows, "proxy": 0}.get(name, self.rows)
         tasks = self.shards if name in ("prepare", "featurize", "weigh", "render") else 1
-        tasks = len(self.pipeline.targets) if name == "target" else tasks
+        tasks = {"target": len(self.pipeline.targets), "twin": self.generations, "rescore": self.rescored}.get(
+            name, tasks
+        )
         tokens_seen = self._tokens(name, rows)
-        seconds = self._seconds(name, tokens_seen, rows) / (min(self.workers, tasks) if tasks > 1 else 1)
+        abreast = min(self.workers, tasks) if tasks > 1 and name != "twin" else 1  # one generation follows another
+        seconds = self._seconds(name, tokens_seen, rows) / abreast
         return StagePlan(name, tasks, rows, tokens_seen, seconds, self._memory(name), self._disk(name, rows))
 
     @property
     def features(self) -> AnyFeaturesConfig:
         return self.pipeline.features
+
+    @property
+    def generations(self) -> int:
+        """Generations that online mode makes."""
+        return self.pipeline.online.generations if self.pipeline.online else 0
+
+    @property
+    def rescored(self) -> int:
+        """Shards that they weigh, all together; with a budget in seconds, at most."""
+        if self.pipeline.online is None:
+            return 0
+        budget, each = self.pipeline.online.budget, self.rows * self.tokens_per_row / max(1, self.shards)
+        within = budget.shards or (int(budget.tokens / max(1.0, each)) if budget.tokens else self.shards)
+        return self.generations * max(1, min(within, self.shards))
 
     @property
     def checkpoints(self) -> int:
@@ -145,10 +162,23 @@ class _Estimate:
             return settings.warmup.tokens if settings and settings.warmup else 0
         if name == "fit" and self.pipeline.loop is not None:
             return round(rows * self.tokens_per_row * self.pipeline.loop.passes)
-        if name == "weigh" and self._pair:
+        if name == "twin":
+            return self._twin_tokens()
+        if name == "rescore":
+            return round(self.rescored * rows * self.tokens_per_row / max(1, self.shards))
+        if name == "weigh" and self._pair and self.pipeline.online is None:
             return round(rows * self.tokens_per_row)
         reads_tokens = name in ("featurize", "target") and isinstance(self.features, ProxyFeaturesConfig)
         return round(rows * self.tokens_per_row) if reads_tokens else 0
+
+    def _twin_tokens(self) -> int:
+        """Of the proxy's training; of another trainer's, those of the reference's steps on target and pool."""
+        loop, online = self.pipeline.loop, self.pipeline.online
+        if loop is None or online is None:
+            return 0
+        if online.follow is None:
+            return round(self.rows * self.tokens_per_row * loop.passes)
+        return self.generations * loop.episode
 
     def _seconds(self, name: str, tokens_seen: int, rows: int) -> float:
         """Forward, activation gradients and weight gradients: 2 operations a parameter and token each."""
@@ -158,6 +188,8 @@ class _Estimate:
             "target": self._operations() * self.model.parameters * tokens_seen,
             "featurize": self._operations() * self.model.parameters * tokens_seen,
             "fit": self._fit_operations(tokens_seen, rows),
+            "twin": self._fit_operations(tokens_seen, rows),
+            "rescore": 2 * 2.0 * self.model.parameters * tokens_seen,  # two models predict
             "weigh": 20.0 * rows * (k if self.pipeline.reads_features else 1)
             + 2 * 2.0 * self.model.parameters * tokens_seen,  # two models predict
         }.get(name, 0.0)
@@ -196,6 +228,8 @@ class _Estimate:
             "target": reading,
             "featurize": reading + 8 * shard * k,
             "fit": self._fit_memory(k, shard),
+            "twin": self._fit_memory(k, shard),
+            "rescore": 8 * self.model.parameters,
             "weigh": 4 * shard * k + (8 * self.model.parameters if self._pair else 0),
         }.get(name, 4 * self.bytes_in // max(1, self.shards))
 
@@ -221,6 +255,8 @@ class _Estimate:
             "target": rows * (encoding.row_bytes("float32", self.dim) + 32),
             "featurize": rows * (encoding.row_bytes(self.features.dtype, self.dim) + 32),
             "fit": 8 * self.model.parameters if self._pair else 4096,
+            "twin": 32 * self.model.parameters,
+            "rescore": 16 * rows,
             "weigh": 12 * rows + token_weights,
             "render": self.bytes_in + token_weights,
         }.get(name, 4096)

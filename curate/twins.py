@@ -81,7 +81,8 @@ def weigh(job: Job, index: int) -> Outcome:
         raise IntegrityError(str(job.paths.current), "no generation", "the newest generation", fix)
     shard = newest.shards[index]
     part, reasons = generations.read(job.paths.root, shard), rows.check(job.read(index), job.pipeline.pool)
-    weights = np.ones(shard.rows, np.float32) if part is None else part["weight"].to_numpy() / np.float32(newest.mean)
+    weights = np.ones(shard.rows, np.float32) if part is None else part["weight"].to_numpy()
+    weights = (weights / newest.mean).astype(np.float32)
     weights = np.where([reason is None for reason in reasons], weights, np.float32(np.nan))
     reasons = [reason or (NO_LOSS if np.isnan(weights[row]) else None) for row, reason in enumerate(reasons)]
     columns: dict[str, Any] = {

@@ -78,7 +78,7 @@ def excess(lines: Sequence[GenerationLine]) -> Markup:
     """Excess loss of the rows by generation: the median in its range from the 5th to the 95th percentile."""
     rows = [(line.number, *line.excess) for line in lines if line.excess is not None]
     frame = pl.DataFrame(rows, schema=["generation", "low", "median", "high"], orient="row")
-    x = _generation_axis(len(rows))
+    x = _generation_axis([row[0] for row in rows])
     y = alt.Y("low:Q", title="excess loss, nats a token", axis=alt.Axis(tickCount=5, domain=False, ticks=False))
     base = alt.Chart(data(frame))
     band = base.mark_area(color=LIGHT.ground).encode(x, y, y2="high:Q")
@@ -91,18 +91,28 @@ def staleness(lines: Sequence[GenerationLine]) -> Markup:
     """Shards weighed anew by generation, and how many generations the oldest weights are behind."""
     rows = [(line.number, line.weighed, line.oldest) for line in lines]
     frame = pl.DataFrame(rows, schema=["generation", "weighed", "oldest"], orient="row")
-    x = _generation_axis(len(rows))
-    whole = alt.Axis(tickMinStep=1, tickCount=5, format="d", domain=False, ticks=False)
+    x = _generation_axis([row[0] for row in rows])
+    weighed, oldest = (
+        alt.Axis(values=_whole(max(frame[name], default=0)), format="d", domain=False, ticks=False)
+        for name in ("weighed", "oldest")
+    )
     base = alt.Chart(data(frame))
-    bars = base.mark_bar(color=LIGHT.ground).encode(x, alt.Y("weighed:Q", title="shards weighed", axis=whole))
+    bars = base.mark_bar(color=LIGHT.ground, size=min(24.0, WIDTH / (2 * max(1, len(rows)))))
+    bars = bars.encode(x, alt.Y("weighed:Q", title="shards weighed", axis=weighed))
     line = base.mark_line(color=LIGHT.less, strokeWidth=2, point=alt.OverlayMarkDef(color=LIGHT.less, size=40))
-    line = line.encode(x, alt.Y("oldest:Q", title="generations behind", axis=whole))
+    line = line.encode(x, alt.Y("oldest:Q", title="generations behind", axis=oldest))
     chart = alt.layer(bars, line).resolve_scale(y="independent").properties(width=WIDTH, height=200)
     return picture(chart, "Shards weighed anew in each generation, and how far behind the oldest weights are.")
 
 
-def _generation_axis(count: int) -> alt.X:
-    axis = alt.Axis(grid=False, tickMinStep=1, tickCount=min(count, 10), format="d")
+def _whole(largest: int, count: int = 5) -> list[int]:
+    """At most so many whole numbers from 0 to the largest, evenly spaced."""
+    return [*range(0, largest + 1, max(1, -(-largest // count)))]
+
+
+def _generation_axis(numbers: Sequence[int]) -> alt.X:
+    step = max(1, -(-len(numbers) // 10))
+    axis = alt.Axis(grid=False, values=[*numbers][::step], format="d")
     return alt.X("generation:Q", title="generation", axis=axis, scale=alt.Scale(nice=False, padding=12))
 
 

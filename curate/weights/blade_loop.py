@@ -83,9 +83,14 @@ class RhoLoopConfig(LoopSettings):
         return self.models
 
     @property
+    def episode(self) -> int:
+        """The reference's steps on the target."""
+        return self.steps * self.target_budget
+
+    @property
     def once(self) -> int:
         """The reference's steps."""
-        return self.steps * self.target_budget
+        return self.episode
 
 
 class BladeLoopConfig(LoopSettings):
@@ -114,6 +119,11 @@ class BladeLoopConfig(LoopSettings):
     def pair(self) -> bool:
         """Proxy and reference."""
         return True
+
+    @property
+    def episode(self) -> int:
+        """The reference's steps on the target, and on the pool beside it."""
+        return self.steps * (self.target_budget + (self.batch_tokens if self.penalty > 0 else 0))
 
     @property
     def models(self) -> float:

@@ -45,6 +45,11 @@ class LoopSettings(Section):
         return False
 
     @property
+    def episode(self) -> int:
+        """Tokens that a reference learns from each time that it is moved toward the target; 0 where there is none."""
+        return 0
+
+    @property
     def once(self) -> int:
         """Tokens, forward and backward, that are not more with more passes."""
         return 0

@@ -68,9 +68,24 @@ def arena() -> str:
     return "\n\n".join(_arena(path) for path in sorted(RESULTS.glob("arena-*.json")))
 
 
+def refined() -> str:
+    """Does answering anew help?"""
+    result = json.loads((RESULTS / "refined.json").read_text())
+    lines = [
+        f"{result['machine']}, {result['date']}, 3 seeds, mean and half its 95 % interval:",
+        "",
+        "| trained on | held-out loss | gain over uniform | gain over BDS alone, weighted |",
+        "|---|---:|---:|---:|",
+    ]
+    for arm in result["arms"]:
+        gains = (f"{arm[name][0]:+.3f} ± {arm[name][1]:.3f}" for name in ("over uniform", "over offline"))
+        lines.append(f"| {arm['arm']} | {arm['loss']:.3f} | {' | '.join(gains)} |")
+    return "\n".join(lines)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "methods": methods, "reference": reference, "shares": shares, "memory": memory, "features": features,
-    "arena": arena,
+    "arena": arena, "refined": refined,
 }  # fmt: skip
 
 

@@ -267,6 +267,7 @@ def test_a_budget_of_seconds_weighs_at_least_one_shard(world: World, trainer: Tr
     assert made.facts["due"] == SHARDS
     assert [shard.generation for shard in made.shards] == [1, 2, 0, 0]
     assert generations.load(root, 1).facts["weighed"] == 1
+    assert tiny_world.weights(root).mean() == pytest.approx(1, rel=1e-5)  # with the shards that were never weighed
 
 
 def test_token_weights_and_a_frozen_reference_work_online_too(world: World, tmp_path: Path):
