@@ -20,6 +20,7 @@ from curate.manifest import commits, dataset, generations, plans
 from curate.manifest.events import Events
 from curate.manifest.generations import Generation, WeighedShard
 from curate.manifest.plans import Plan
+from curate.models import checkpoints
 from curate.pipeline import Crew, Flow, Workers
 from curate.reports.progress import Observer, Silent
 from curate.storage import atomic, lock
@@ -120,6 +121,7 @@ class Generations:
         """Make the generation from the last good proxy instead. Raises the error if the checkpoint is not what is wrong."""
         good = self._current.source
         if not plan.files or good.get("checkpoint") is None:  # of the very first checkpoint a user should hear at once
+            atomic.remove(self.paths.plan(plan.generation))
             raise error
         self.observer.note(f"{plan.checkpoint} is refused: {error.found}")
         refused = {**plan.refused, plan.checkpoint or "": error.found}
@@ -178,7 +180,7 @@ class Generations:
 
     def _followed(self, plan: Plan, stale: int) -> Plan | None:
         """The plan with the newest checkpoint that can be used, or with the last good one if none comes."""
-        directory, refused = Path(self.settings.follow or ""), dict[str, str]()
+        directory, refused, waiting = Path(self.settings.follow or ""), dict[str, str](), False
         first = plan.generation == 1  # made at once, from the proxy as it is: the trainer begins with something
         until = time.monotonic() + (0 if first else self.settings.patience)
         while True:
@@ -187,6 +189,10 @@ class Generations:
                 return replace(found, refused=refused)
             if time.monotonic() >= until:
                 break
+            if not waiting:
+                absent = "" if directory.is_dir() else ", which is not there yet"
+                self.observer.note(f"waiting for a checkpoint after step {plan.step} in {directory}{absent}")
+            waiting = True
             time.sleep(self.settings.poll)
         if first:
             return replace(plan, refused=refused)
@@ -197,8 +203,6 @@ class Generations:
         return replace(plan, stale=stale + 1, refused=refused)
 
     def _newer(self, directory: Path, plan: Plan, refused: dict[str, str]) -> Plan | None:
-        from curate.models import checkpoints  # imported late: it brings the model libraries
-
         found, unusable = checkpoints.newer(directory, plan.step)
         refused |= dict(line.split(": ", 1) for line in unusable)
         for checkpoint in found:
@@ -228,9 +232,9 @@ class Generations:
         for index in commits.stages(self.paths).get("rescore", []):
             if index // len(self.rows) <= last:
                 atomic.remove(self.paths.commit("rescore", index))
+        atomic.remove_all(sorted(self.paths.staged(last).glob("*")))
         for number in commits.stages(self.paths).get("twin", []):
             if number < last:
                 atomic.remove(self.paths.commit("twin", number))
-                for file in sorted(self.paths.twin(number).rglob("*.*")):
-                    atomic.remove(file)
+                atomic.remove_all([path for path in sorted(self.paths.twin(number).rglob("*")) if path.is_file()])
         generations.sweep(self.paths.root, self.settings.keep)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import safetensors.torch
 import torch
 
-from curate import excess, proxies
+from curate import excess, featurizing, proxies
 from curate.contents import Content, Outcome
 from curate.errors import IntegrityError
 from curate.features.batched import NO_LOSS
@@ -50,7 +50,7 @@ def twin(job: Job, generation: int) -> Outcome:
     contents[paths.calibration(generation)] = state
     quantiles = torch.quantile(found.float(), torch.tensor(QUANTILES)).tolist()
     facts = {"excess": [round(each, 5) for each in quantiles], "notes": problem.notes}
-    return Outcome(contents, facts=facts if online.follow else {**facts, "step": training.step})
+    return Outcome(contents, (paths.loop,), facts=facts if online.follow else {**facts, "step": training.step})
 
 
 def rescore(job: Job, task: int) -> Outcome:
@@ -91,6 +91,8 @@ def weigh(job: Job, index: int) -> Outcome:
     }
     if part is not None and "token_weight" in part.column_names:
         columns["token_weight"] = part["token_weight"]
+    if job.pipeline.output.tokens is not None:
+        columns["tokens"] = pa.array(featurizing.count_tokens(job, index), pa.int32())
     dropped = sum(reason is not None for reason in reasons)
     return Outcome({job.paths.weights(index): pa.table(columns)}, rows_in=len(reasons), rows_dropped=dropped)
 
@@ -98,9 +100,11 @@ def weigh(job: Job, index: int) -> Outcome:
 def _mixed(job: Job, generation: int, index: int, made: PairWeights) -> np.ndarray:
     """Weights of the shard, float32: with a memory rho below 1, (1 - rho) of what it had before and rho of the new."""
     now, memory = made.rows.to(torch.float32).numpy(), job.pipeline.method.episodes.memory
+    if memory == 1:
+        return now
     before = generations.load(job.paths.root, generation - 1)
     part = generations.read(job.paths.root, before.shards[index])
-    if memory == 1 or part is None:
+    if part is None:
         return now
     old = part["weight"].to_numpy()
     return np.where(np.isnan(old), now, (1 - memory) * old + memory * now).astype(np.float32)

@@ -255,9 +255,21 @@ def test_a_checkpoint_that_cannot_be_used_is_passed_over_and_named(
 
 
 def test_the_very_first_checkpoint_of_another_model_is_an_error(world: World, trainer: Trained, tmp_path: Path):
-    of_another_model(trainer.write(3))
+    path = trainer.write(3)
+    of_another_model(path)
     with pytest.raises(ModelError, match="another architecture"):
         online(following(world, trainer.directory), tmp_path / "run")
+    shutil.rmtree(path)
+    trainer.write(3)  # once it is mended, the same command goes on
+    root = online(following(world, trainer.directory, generations=1), tmp_path / "run")
+    assert source(root, 1) == (3, 0)
+
+
+def test_a_budget_of_tokens_in_the_output_counts_tokens(world: World, tmp_path: Path):
+    section = {"generations": 1, "budget": {"shards": 2}}
+    output = {"mode": "filtered", "tokens": 300.0}
+    root = online(config.validate(world.settings(method=BLADE, online=section, output=output)), tmp_path / "run")
+    assert 0 < tiny_world.manifest(root)["rows_out"] < 60
 
 
 def test_a_budget_of_seconds_weighs_at_least_one_shard(world: World, trainer: Trained, tmp_path: Path):
