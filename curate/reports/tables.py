@@ -79,23 +79,15 @@ def sample(found: Any) -> list[str]:
 
 
 def _generations(root: Path) -> Table:
-    made = table(
-        "generation",
-        "trainer's step",
-        "stale",
-        "weighed",
-        "oldest",
-        "kept",
-        "excess loss (nats)",
-        "rows/s",
-        "steps/min",
-    )
+    made = table("gen", "step", "stale", "weighed", "oldest", "kept", "excess", "rows/s", "steps/min")
+    made.caption = "step: the trainer's; excess loss: nats a token, median (5% 95% of the rows)"
+    made.caption_justify = "left"
     for line in generations.lines(root)[-SHOWN:]:
         low, middle, high = line.excess or (0.0, 0.0, 0.0)
         made.add_row(
             str(line.number), amount(line.step), str(line.stale) if line.stale else "",
-            f"{line.weighed} of {line.shards}", str(line.oldest), f"{line.kept:.0%}",
-            f"{middle:+.3f} ({low:+.2f} to {high:+.2f})" if line.excess else "",
+            f"{line.weighed}/{line.shards}", str(line.oldest), f"{line.kept:.0%}",
+            f"{middle:+.2f} ({low:+.2f} {high:+.2f})" if line.excess else "",
             "" if line.rate is None else f"{line.rate:.0f}",
             "" if line.trainer_rate is None else f"{line.trainer_rate:.1f}",
         )  # fmt: skip

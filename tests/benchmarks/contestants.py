@@ -28,6 +28,8 @@ from curate.models.base import ModelConfig
 from curate.models.language_model import LanguageModel
 from curate.models.loading import load
 from curate.models.losses import batch_token_losses
+from curate.models.pair import Pair, in_float32
+from curate.models.twin import Twin
 from curate.sources.layout import batches
 from curate.types import Batch
 
@@ -184,6 +186,14 @@ def direction_by_difference(folder: Path) -> Run:
     return lambda: float(slopes().sum())
 
 
+def rescoring(folder: Path) -> Run:
+    """What online mode does with a batch: excess losses under proxy and reference, two forward passes."""
+    lm, samples = language_model(folder), full_batch(batch(folder)[0])
+    in_float32(lm)
+    pair = Pair(lm, Twin({name: each for name, each in lm.causal.named_parameters() if each.requires_grad}))
+    return lambda: float(pair.excess(samples).sum())
+
+
 def packed_losses(lengths: str, folder: Path) -> Run:
     """Token losses of two models, laid out as a shard is."""
     models = [language_model(folder), language_model(folder)]
@@ -205,7 +215,7 @@ def named(folder: Path) -> Iterator[tuple[str, Make]]:
     """Every contestant of this environment by name."""
     makes: list[Callable[[Path], Run]] = [
         one_token, forward_backward, activation_gradients, vmap_gradients,
-        exact_gram, exact_direction, direction_by_difference,
+        exact_gram, exact_direction, direction_by_difference, rescoring,
     ]  # fmt: skip
     for make in makes:
         yield make.__name__, partial(make, folder)

@@ -62,6 +62,14 @@ FEATURES = (
         "<= 0.70",
         agree=False,  # it knows no loss at the model itself
     ),
+    Line(
+        "rescoring",
+        "excess losses under a pair / forward+backward",
+        "curate:rescoring",
+        PLAIN,
+        "<= 0.75",
+        agree=False,  # a difference of two losses
+    ),
 )
 EXCESS = tuple(
     Line(

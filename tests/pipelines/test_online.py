@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from curate import config, excess, pipeline, proxies
@@ -20,6 +21,7 @@ from curate.manifest import commits, dataset, generations, plans
 from curate.manifest.verify import verify
 from curate.online import online
 from curate.reports import generations as history
+from curate.reports import tables as tables_shown
 from curate.storage import tables
 from curate.storage.paths import RunPaths
 from tests.pipelines import tiny_world
@@ -120,6 +122,18 @@ def test_a_part_holds_the_excess_losses_of_the_generations_pair(driven: Path):
 def test_rows_like_the_target_come_to_weigh_more(driven: Path):
     weights = tiny_world.weights(driven)
     assert weights[1::2].mean() > 1.1 * weights[::2].mean()
+
+
+def test_status_and_report_show_every_generation(driven: Path):
+    console = Console(record=True, width=100)
+    console.print(tables_shown.progress(driven))
+    shown = console.export_text()
+    assert all(f"\n{number} " in shown for number in (1, 2, 3))
+    assert "2/4" in shown
+    assert "finished" in shown
+    page = (driven / "report.html").read_text()
+    assert "<h2>Generations</h2>" in page
+    assert page.count("2 of 4") == 3
 
 
 def test_more_generations_go_on_where_the_last_ended(world: World, driven: Path, tmp_path: Path):
