@@ -10,7 +10,6 @@ from operator import or_
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from curate.errors import ConfigError
@@ -22,13 +21,13 @@ from curate.registry import METHODS
 from curate.sinks.base import OutputConfig
 from curate.sources.base import PoolConfig, TargetConfig
 from curate.sources.config import SourceConfig
+from curate.strict_yaml import Key, dotted, parse
 from curate.training.following import OnlineConfig
 from curate.training.refinement import RefineConfig
 from curate.types import Section
 from curate.weights.settings import LoopSettings
 
 MAX_BYTES = 1 << 20
-Key = tuple[str | int, ...]
 MethodConfig = Annotated[
     reduce(or_, [entry.method().Config for entry in METHODS.values()]), Field(discriminator="name")
 ]
@@ -218,91 +217,6 @@ def schema() -> dict[str, Any]:
     return Pipeline.model_json_schema()
 
 
-def parse(text: bytes, name: str) -> tuple[dict[str, Any], dict[Key, int]]:
-    """Parse YAML without tags, aliases or duplicate keys, and note the line of every key.
-
-    Returns:
-        The content, and key path → line.
-    """
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(
-            f"{name}{line}",
-            str(getattr(error, "problem", None) or error),
-            "plain mappings, lists and values",
-            "Check indentation and quotes; tags and aliases are not read.",
-        ) from error
-    lines: dict[Key, int] = {}
-    content = _construct(node, (), lines, name) if node else {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{name}:1", type(content).__name__, "a mapping of sections", "Begin with `pool:`.")
-    return content, lines
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a float, and yes, no, dates and sexagesimals are what they look like: text."""
-
-    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 - PyYAML's own protocol
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse aliases, 300 bytes of which can describe a billion leaves, and tags, which can name code."""
-        event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="an alias (*name)", problem_mark=event.start_mark)
-        if event.tag is not None:
-            raise yaml.MarkedYAMLError(problem=f"the tag {event.tag}", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
-
-
-_NUMBER = r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|\.inf|\.nan)"
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][0-9_]{0,30}$"), list("-+0123456789"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"^{_NUMBER}$"), list("-+0123456789."))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tfTF"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|)$"), ["~", "n", ""])
-
-
-def _construct(node: Any, key: Key, lines: dict[Key, int], name: str) -> Any:
-    if node.start_mark is not None and key not in lines:
-        lines[key] = node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        return _mapping(node, key, lines, name)
-    if isinstance(node, yaml.SequenceNode):
-        return [_construct(item, (*key, place), lines, name) for place, item in enumerate(node.value)]
-    return _scalar(node)
-
-
-def _mapping(node: Any, key: Key, lines: dict[Key, int], name: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        field, line = str(key_node.value), key_node.start_mark.line + 1
-        if field in found:
-            first = lines[(*key, field)]
-            raise ConfigError(
-                f"{name}:{line}: {_dotted((*key, field))}",
-                f"the key again (first in line {first})",
-                "each key once",
-                "Remove one.",
-            )
-        lines[(*key, field)] = line
-        found[field] = _construct(value_node, (*key, field), lines, name)
-    return found
-
-
-def _scalar(node: Any) -> Any:
-    constructor = yaml.constructor.SafeConstructor()
-    makers = {
-        "str": lambda: node.value,
-        "int": lambda: int(node.value.replace("_", "")),
-        "float": lambda: constructor.construct_yaml_float(node),
-        "bool": lambda: node.value.lower() == "true",
-        "null": lambda: None,
-    }
-    return makers[node.tag.removeprefix("tag:yaml.org,2002:")]()
-
-
 def override(content: dict[str, Any], item: str) -> None:
     """Replace or add one key by an `a.b=value` item, the value being YAML. Raises ConfigError."""
     key, equals, value = item.partition("=")
@@ -324,19 +238,19 @@ def _explain(error: ValidationError, content: dict[str, Any], where: Any) -> Con
     if first["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(key[-1]), _siblings(error, first), n=1, cutoff=0.5)
         fix = f"Did you mean `{close[0]}`?" if close else f"Known keys: {', '.join(sorted(_siblings(error, first)))}."
-        return ConfigError(f"{where(key)}: {_dotted(key)}", "an unknown key", "a key of this section", fix)
+        return ConfigError(f"{where(key)}: {dotted(key)}", "an unknown key", "a key of this section", fix)
     if first["type"] == "missing":
-        return ConfigError(f"{where(key[:-1])}: {_dotted(key)}", "nothing", "a value", "Add it.")
+        return ConfigError(f"{where(key[:-1])}: {dotted(key)}", "nothing", "a value", "Add it.")
     if first["type"].startswith("union_tag"):
         key = (*key, "name")
         given, names = (first.get("ctx") or {}).get("tag"), list(METHODS if key[0] == "method" else KINDS)
         close = difflib.get_close_matches(str(given), names, n=1)
         fix = f"Did you mean `{close[0]}`?" if close else "`curate methods` and `curate schema` list them."
-        return ConfigError(f"{where(key)}: {_dotted(key)}", repr(given), f"one of {', '.join(names)}", fix)
+        return ConfigError(f"{where(key)}: {dotted(key)}", repr(given), f"one of {', '.join(names)}", fix)
     message = first["msg"].removeprefix("Value error, ")
     found = repr(first["input"]) if isinstance(first["input"], str | int | float | bool | None) else "a section"
     return ConfigError(
-        f"{where(key)}: {_dotted(key) or 'pipeline'}", found, message[0].lower() + message[1:], "Correct the file."
+        f"{where(key)}: {dotted(key) or 'pipeline'}", found, message[0].lower() + message[1:], "Correct the file."
     )
 
 
@@ -383,16 +297,12 @@ def _all_sections() -> tuple[type[Section], ...]:
     return tuple(sorted(set(below(Section)), key=lambda model: -len(model.__name__)))
 
 
-def _dotted(key: Key) -> str:
-    return ".".join(str(part) for part in key)
-
-
 def _override(key: Key, lines: dict[Key, int], overrides: list[str]) -> str | None:
     """The `--set` item that gave a key, or gave part of a section that the file does not have."""
-    dotted = f"{_dotted(key)}."
+    named = f"{dotted(key)}."
     for item in reversed(overrides):
         place = f"{item.partition('=')[0]}."
-        if dotted.startswith(place) or (key not in lines and place.startswith(dotted)):
+        if named.startswith(place) or (key not in lines and place.startswith(named)):
             return f"--set {item}"
     return None
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from curate import tasks
 from curate.config import Pipeline
-from curate.errors import ConfigError, ModelError
+from curate.errors import ConfigError, IntegrityError, ModelError
 from curate.manifest import commits, dataset, generations, plans
 from curate.manifest.events import Events
 from curate.manifest.generations import Generation, WeighedShard
@@ -154,7 +154,9 @@ class Generations:
     @property
     def _current(self) -> Generation:
         found = generations.current(self.paths.root)
-        assert found is not None, "generation 0 was published"
+        if found is None:
+            fix = "Run the same command again."
+            raise IntegrityError(str(self.paths.current), "no such file", "the newest generation", fix)
         return found
 
     def _tokens(self) -> list[int | None]:

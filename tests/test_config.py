@@ -82,7 +82,7 @@ def test_an_unknown_key_of_every_method_is_refused(refused, method):
 
 def test_an_unknown_key_that_resembles_none_is_answered_with_the_known_ones(refused):
     assert (
-        "Known keys: cluster, evaluation, features, method, model, output, pool, refine, report, seed, target."
+        "Known keys: cluster, evaluation, features, method, model, online, output, pool, refine, report, seed, target."
         in str(refused(SMALLEST + "zebra: 1\n"))
     )
 

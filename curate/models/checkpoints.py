@@ -43,7 +43,7 @@ class Checkpoint:
 def newer(directory: Path, than: int) -> tuple[list[Checkpoint], list[str]]:
     """Checkpoints of more steps, most steps first, and why others of more steps cannot be used."""
     found, unusable = list[Checkpoint](), list[str]()
-    for path in directory.glob("checkpoint-*"):
+    for path in sorted(directory.glob("checkpoint-*")):
         named = NAME.fullmatch(path.name)
         if named is None or int(named[1]) <= than:
             continue

@@ -101,9 +101,9 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(world, who
 def test_what_is_weighed_by_is_a_double_forward_row_by_row(whole: Path) -> None:
     """Against one row after another in a batch of its own, through each model as its file has it."""
     job = open_job(str(whole))
-    pair = proxies.pair(job)
+    pair = proxies.pair(job, "fit", 0, job.paths.pair)
     rows = featurizing.tokenized(job, job.read(1), job.pipeline.pool, pair.language_model, place=partial(job.place, 1))
-    found = excess.of_shard(job, 1)
+    found = excess.of_shard(job, 1, pair)
     start = 0
     for row, length in zip(rows, found.lengths.tolist(), strict=True):
         assert row is not None
@@ -123,7 +123,7 @@ def test_token_weights_are_aligned_with_the_tokens_and_average_to_the_row(whole:
         assert "token_weight" not in tables.read_arrow(RunPaths(whole).weights(0)).column_names
         return
     job = open_job(str(whole))
-    model, place = proxies.pair(job).language_model, str
+    model, place = proxies.pair(job, "fit", 0, job.paths.pair).language_model, str
     rows = [row for index in range(len(job.shards))
             for row in featurizing.tokenized(job, job.read(index), job.pipeline.pool, model, place=place)]  # fmt: skip
     weights = tiny_world.weights(whole)
