@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from curate.weights.blade_loop import BladeLoopConfig, Episodes, Unit
+from curate.weights.blade_loop import BladeLoopConfig, Unit
 from curate.weights.excess import ExcessConfig, ExcessMethod
 
 
@@ -17,18 +17,13 @@ class BladeConfig(ExcessConfig):
     """Method."""
     unit: Unit = "sample"
     """Samples, or tokens: then each token of a row gets a weight of its own. Small models gain from samples first."""
-    loop: BladeLoopConfig = Field(default_factory=BladeLoopConfig)
+    loop: BladeLoopConfig = Field(default_factory=BladeLoopConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
     """The training of both models: the method always learns while the proxy trains."""
 
     @property
     def token_level(self) -> bool:
         """As `unit` says."""
         return self.unit == "token"
-
-    @property
-    def episodes(self) -> Episodes:
-        """As `loop` says."""
-        return self.loop.episodes
 
     @model_validator(mode="after")
     def _memory_of_samples(self) -> BladeConfig:

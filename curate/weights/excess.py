@@ -18,7 +18,7 @@ from curate.bilevel.capped import budget, vertex
 from curate.bilevel.feasible import effective_share, tempering
 from curate.types import Excess, Section
 from curate.weights.base import State
-from curate.weights.blade_loop import BladeLoop, Episodes, Unit
+from curate.weights.blade_loop import BladeLoop, Episodes, RhoLoopConfig, Unit
 
 CLIP = 4.0
 """Deviations from the mean beyond which an excess loss counts no further: a token that one model finds absurd is no treasure."""
@@ -39,6 +39,9 @@ class ExcessConfig(Section):
     effective_share: Share | None = None
     """Of soft weights: their effective sample size as a share of the pool; by default `keep`, as of a mask."""
 
+    loop: RhoLoopConfig = Field(default_factory=RhoLoopConfig)
+    """The training of both models: the method always learns while the proxy trains."""
+
     @property
     def token_level(self) -> bool:
         """Whether tokens are weighed, and not samples alone."""
@@ -47,7 +50,7 @@ class ExcessConfig(Section):
     @property
     def episodes(self) -> Episodes:
         """When the reference learns."""
-        raise NotImplementedError
+        return self.loop.episodes
 
     @model_validator(mode="after")
     def _share_of_what_is_soft(self) -> ExcessConfig:

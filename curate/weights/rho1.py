@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
-from curate.weights.blade_loop import Episodes, RhoLoopConfig
 from curate.weights.excess import ExcessConfig, ExcessMethod
 
 
@@ -15,18 +12,11 @@ class Rho1Config(ExcessConfig):
 
     name: Literal["rho1"] = "rho1"
     """Method."""
-    loop: RhoLoopConfig = Field(default_factory=RhoLoopConfig)
-    """The training of both models: the method always learns while the proxy trains."""
 
     @property
     def token_level(self) -> bool:
         """Always."""
         return True
-
-    @property
-    def episodes(self) -> Episodes:
-        """As `loop` says."""
-        return self.loop.episodes
 
 
 class Rho1(ExcessMethod):

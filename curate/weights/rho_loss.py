@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
-from curate.weights.blade_loop import Episodes, RhoLoopConfig
 from curate.weights.excess import ExcessConfig, ExcessMethod
 
 
@@ -15,13 +12,6 @@ class RhoLossConfig(ExcessConfig):
 
     name: Literal["rho_loss"] = "rho_loss"
     """Method."""
-    loop: RhoLoopConfig = Field(default_factory=RhoLoopConfig)
-    """The training of both models: the method always learns while the proxy trains."""
-
-    @property
-    def episodes(self) -> Episodes:
-        """As `loop` says."""
-        return self.loop.episodes
 
 
 class RhoLoss(ExcessMethod):
