@@ -39,7 +39,10 @@ def twin(job: Job, generation: int) -> Outcome:
         [kept] = job.verified("twin", generation - 1, within=paths.training(generation - 1))
         training.load(safetensors.torch.load(kept.read_bytes()))
     if online.follow is None:
+        before = training.step
         training.run(until=generation / online.generations)
+        if training.step == before:
+            problem.note("the training was over before: raise method.loop.passes in a new run to train for longer")
     else:
         if plan.files:
             adopt(problem.language_model, _staged(job, plan))

@@ -44,6 +44,8 @@ class Episodes:
         every: tau, steps of the proxy between two episodes; None: one episode, from the model as the training found it.
         penalty: lambda.
         memory: rho of Frank-Wolfe, in (0, 1]; 1 remembers nothing.
+        rate: the reference's learning rate; None: the proxy's of the moment. At the end of a training that is too small for a
+            reference to get anywhere.
     """
 
     start: float
@@ -51,6 +53,7 @@ class Episodes:
     every: int | None = None
     penalty: float = 0.0
     memory: float = 1.0
+    rate: float | None = None
 
 
 class RhoLoopConfig(LoopSettings):
@@ -58,14 +61,14 @@ class RhoLoopConfig(LoopSettings):
 
     start: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of the training on the whole pool before the reference learns and anything is selected: while the learning rate
-    rises, which is the reference's too."""
+    rises."""
     steps: Steps = 100
-    """Steps of the reference on the target. With too many it knows the target by heart, and nothing else better."""
+    """Steps of the reference on the target, at the peak learning rate. With too many it knows the target by heart, and nothing else better."""
 
     @property
     def episodes(self) -> Episodes:
         """One, on the target alone."""
-        return Episodes(self.start, self.steps)
+        return Episodes(self.start, self.steps, rate=self.learning_rate)
 
     @property
     def pair(self) -> bool:
@@ -97,23 +100,23 @@ class BladeLoopConfig(LoopSettings):
     """The training of proxy and reference, by turns."""
 
     start: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of the training on the whole pool before the first episode: while the learning rate rises, which is the
-    reference's too."""
+    """Share of the training on the whole pool before the first episode: while the learning rate rises."""
     every: Steps = 100
     """tau: steps of the proxy between two episodes, at whose beginning the reference becomes a copy of the proxy. Published: 1000
     of 5000."""
-    steps: Steps = 50
-    """K: steps of the reference in an episode, at the proxy's learning rate. Published: 300; a small K says little but which
-    way the target's gradient points."""
-    penalty: Annotated[float, Field(ge=0)] = 0.1
-    """lambda: how much the pool counts in the reference's steps. Small models gain from a small one; 0 is the target alone."""
+    steps: Steps = 100
+    """K: steps of the reference in an episode, at the peak learning rate. Published: 300; a small K says little but which way
+    the target's gradient points."""
+    penalty: Annotated[float, Field(ge=0)] = 0.0
+    """lambda: how much the pool's selected rows count in the reference's steps; 0 is the target alone. Published: 1. A small
+    reference learns what was selected and so has it selected again: with 0 damaged rows are found better."""
     memory: Annotated[float, Field(gt=0, le=1)] = 1.0
     """rho: how far a sample's selection moves at each visit; 1 forgets the visits before. Of samples only."""
 
     @property
     def episodes(self) -> Episodes:
         """One every so many steps."""
-        return Episodes(self.start, self.steps, self.every, self.penalty, self.memory)
+        return Episodes(self.start, self.steps, self.every, self.penalty, self.memory, self.learning_rate)
 
     @property
     def pair(self) -> bool:
@@ -232,8 +235,9 @@ class BladeLoop:
             self.episode()
 
     def episode(self) -> None:
-        """K steps of the reference, from the proxy, with a fresh optimizer and the proxy's learning rate of the moment."""
-        settings, rate = self._episodes, self._learner.rate()
+        """K steps of the reference, from the proxy, with a fresh optimizer and a learning rate that stays."""
+        settings = self._episodes
+        rate = self._learner.rate() if settings.rate is None else settings.rate
         chosen = [self._outgoing(next(self._pool)) for _ in range(settings.steps if settings.penalty > 0 else 0)]
         if settings.every is not None:
             self.reference.synchronise()
