@@ -27,7 +27,7 @@ from curate.features.settings import GradientsConfig, ProxyFeaturesConfig
 from curate.gradients.budget import fitting_tokens
 from curate.job import Job, StoredProblem, open_job
 from curate.looped import StoredLoop
-from curate.manifest import commits, dataset
+from curate.manifest import commits, dataset, generations
 from curate.models import device, loading, optimizer_state, warmup
 from curate.models.language_model import LanguageModel
 from curate.models.layers import ALL_BLOCKS, captured_layers
@@ -269,6 +269,7 @@ def seal(job: Job, _: int) -> Outcome:
     facts = job.facts | {"rows_in": rows_in, "rows_kept": rows_out, "rows_dropped": rows_dropped}
     facts["environment_changes"] = job.record.environment_changes
     facts["rows_out"] = sum(record.facts["written"] for record in done)
+    facts |= _generation(job)
     written = sorted([part.path, part.sha256] for record in done for part in record.parts)
     facts["content_sha256"] = fingerprint(written)
     stated: Any = {name: facts[name] for name in card.Facts.__annotations__ if facts.get(name) is not None}
@@ -276,6 +277,12 @@ def seal(job: Job, _: int) -> Outcome:
     parts = sorted((asdict(part) for record in done for part in record.parts), key=lambda part: part["path"])
     parts.append({"path": "dataset/README.md", "size": len(text), "sha256": hashlib.sha256(text).hexdigest()})
     return Outcome({job.paths.card: text, job.paths.manifest: dataset.encode({**facts, "parts": parts})})
+
+
+def _generation(job: Job) -> dict[str, Any]:
+    """Online: which generation of weights the dataset has, and the step of the training that it was weighed at."""
+    newest = generations.current(job.paths.root)
+    return {} if newest is None else {"generation": newest.number, "step": newest.source.get("step", 0)}
 
 
 STAGES: dict[str, Callable[[Job, int], Outcome]] = {
