@@ -91,7 +91,11 @@ def publish(
         pending = replace(known, pending=plan.hashes)
         observer.stage("publish", plan.size, "bytes")
         commit, changed = hub.publish(
-            plan, progress=observer.advance, remember=lambda: publications.save(paths, pending), pauses=pauses
+            plan,
+            progress=observer.advance,
+            note=observer.note,
+            remember=lambda: publications.save(paths, pending),
+            pauses=pauses,
         )
         if (known.commit, known.published) != (commit, plan.hashes):
             publications.save(paths, replace(known, commit=commit, published=plan.hashes, pending={}))

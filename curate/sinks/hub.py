@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from logging import CRITICAL as SILENT
@@ -40,6 +40,8 @@ UPLOAD_BYTES = 32 << 20
 UPLOAD_FILES = 25
 """What is uploaded at once, so that progress moves."""
 
+ADDRESS = re.compile(r"https?://[\w.-]+(:\d{1,5})?(/[\w./-]*)?")
+
 Progress = Callable[[int], None]
 """Hears how many bytes more are on the Hub."""
 
@@ -54,8 +56,13 @@ def is_id(text: str) -> bool:
 
 
 def endpoint() -> str:
-    """Address of the Hub, read now: the client reads it only once, on import."""
-    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    """Address of the Hub, read now: the client reads it only once, on import. Raises PublishError if it is none."""
+    found = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    if not ADDRESS.fullmatch(found):  # nor may it carry a password: it is printed and written down
+        raise PublishError(
+            "HF_ENDPOINT", "no plain address", "https://HOST, perhaps with a port and a path", "Correct it."
+        )
+    return found
 
 
 def token() -> str:
@@ -74,6 +81,7 @@ def publish(
     plan: Plan,
     *,
     progress: Progress,
+    note: Callable[[str], None],
     remember: Callable[[], None],
     pauses: Sequence[float] = (1, 2, 4, 8, 16),
 ) -> tuple[str, bool]:
@@ -85,6 +93,7 @@ def publish(
     Args:
         plan: what is to be there.
         progress: hears of uploads.
+        note: hears of pauses.
         remember: called before a merge, so that its result is known as ours even if no answer comes back.
         pauses: seconds to wait after the first failure in a row, the second, and so on.
 
@@ -94,7 +103,7 @@ def publish(
     Raises:
         PublishError: main holds something else, the Hub refuses, or does not answer.
     """
-    remote, patience = Remote(plan, token()), Patience(plan.repo_id, pauses)
+    remote, patience = Remote(plan, token()), Patience(plan.repo_id, pauses, note)
     before, accepted, changed = None, False, False
     with _quietly():
         while True:
@@ -103,7 +112,7 @@ def publish(
                 if seen != before:
                     patience.renew()
                 elif accepted:
-                    time.sleep(patience.spend(None))
+                    patience.wait(None)
                 before, accepted = seen, False
                 step = decide(plan, seen)
                 if step == "done" and seen.main is not None:
@@ -114,7 +123,7 @@ def publish(
                 remote.do(step, seen, progress)
                 accepted = True
             except UNCERTAIN as error:
-                time.sleep(patience.spend(error))
+                patience.wait(error)
 
 
 class Remote:

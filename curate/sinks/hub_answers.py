@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from json import JSONDecodeError
 
 from huggingface_hub.errors import (
@@ -11,6 +12,7 @@ from huggingface_hub.errors import (
     HTTPError,  # pyright: ignore[reportPrivateImportUsage]  the client's own base class, whichever client it is
     OfflineModeIsEnabled,
 )
+from huggingface_hub.utils import parse_ratelimit_headers
 
 from curate.errors import PublishError
 from curate.storage.limits import shown
@@ -19,7 +21,7 @@ UNCERTAIN = (HTTPError, OSError, RuntimeError, ValueError, KeyError)
 """What the client raises when an answer is missing, refuses, or cannot be read."""
 LATER = (408, 425, 429)
 UNCHANGED = "Correct what it names, then run the same command again; main is as it was."
-TOKEN = re.compile(r"\b(hf|api_org|oidc)_\w{4,}")
+TOKEN = re.compile(r"(hf|api_org)_\w{4,}")
 LONGEST = 600.0
 """Seconds: the longest wait that a Hub may ask for."""
 
@@ -30,35 +32,36 @@ class Patience:
     Args:
         where: the dataset.
         pauses: seconds to wait after each failure in a row.
+        note: hears why there is a pause.
     """
 
-    def __init__(self, where: str, pauses: Sequence[float]) -> None:
-        self._where, self._pauses, self._spent = where, pauses, 0
-        self._reached = False
+    def __init__(self, where: str, pauses: Sequence[float], note: Callable[[str], None]) -> None:
+        self._where, self._pauses, self._note = where, pauses, note
+        self._spent = 0
 
     def renew(self) -> None:
         """The Hub answered, and something has changed."""
-        self._spent, self._reached = 0, True
+        self._spent = 0
 
-    def spend(self, error: Exception | None) -> float:
-        """Seconds to wait before looking again; None stands for a step that was accepted and changed nothing.
+    def wait(self, error: Exception | None) -> None:
+        """Pause before another look; None stands for a step that was accepted and changed nothing.
 
         Raises:
-            PublishError: the Hub refused for good, was never there, or failed too often.
+            PublishError: the Hub refused for good, or failed too often.
         """
         cause = _cause(error) if error is not None else None
         if cause is not None:
             refuse(self._where, cause)
-        asked = _asked(cause)
-        if self._spent >= len(self._pauses) or not (self._reached or isinstance(cause, HfHubHTTPError)):
+        told = _told(cause) if cause else "what it accepted is not there"
+        if self._spent >= len(self._pauses):
             fix = "Check the network and HF_ENDPOINT, then run the same command again: it continues."
-            told = _told(cause) if cause else "steps that are accepted and change nothing"
             raise PublishError(
                 self._where, f"no usable answer from the Hub ({told})", "a Hub that answers", fix
             ) from error
-        pause = max(self._pauses[self._spent], asked)
+        pause = max(self._pauses[self._spent], _asked(cause))
+        self._note(f"waiting {pause:g} s for the Hub: {told}")
         self._spent += 1
-        return pause
+        time.sleep(pause)
 
 
 def refuse(where: str, error: Exception) -> None:
@@ -92,8 +95,9 @@ def _asked(error: Exception | None) -> float:
     """Seconds that the Hub asks to wait."""
     if not isinstance(error, HfHubHTTPError):
         return 0.0
-    stated = error.response.headers.get("Retry-After", "")
-    return min(float(stated), LONGEST) if stated.isdigit() else 0.0
+    stated, limit = error.response.headers.get("Retry-After", ""), parse_ratelimit_headers(error.response.headers)
+    reset = limit.reset_in_seconds if limit is not None and limit.remaining == 0 else 0
+    return min(max(float(stated) if stated.isdigit() else 0.0, reset), LONGEST)
 
 
 def _told(error: Exception) -> str:
