@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -52,7 +53,8 @@ def whole(hub: Hub, run: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
 def test_one_lost_answer_anywhere_is_made_good(request_: str, kind: str, hub: Hub, run: Path, put: Publish):
-    hub.faults = [Fault(request_, kind, skip=skip) for skip in ((0, 1) if request_.startswith("GET") else (0,))]  # type: ignore[arg-type]
+    moments = (0, 1) if request_.startswith("GET .") else (0,)
+    hub.faults = [Fault(request_, kind, skip=skip) for skip in moments]  # type: ignore[arg-type]
     put()
     assert not any(fault.times for fault in hub.faults)
     whole(hub, run)
@@ -116,7 +118,7 @@ def test_an_upload_that_was_cut_off_sends_only_what_is_missing(hub: Hub, run: Pa
 
 def test_a_card_that_the_hub_refuses_is_one_message(hub: Hub, put: Publish):
     hub.faults = [Fault("validate-yaml", status=400)]
-    with pytest.raises(PublishError, match="Invalid metadata in README.md") as refused:
+    with pytest.raises(PublishError, match=r"Invalid metadata in README\.md") as refused:
         put()
     assert refused.value.exit_code == 7
 
@@ -142,10 +144,8 @@ def test_whatever_goes_wrong_the_end_is_one_commit_or_an_error_that_a_second_cal
         for _ in range(draw.randint(3, 9))
     ]
     for _ in range(30):
-        try:
+        with suppress(PublishError):
             put()
-            break
-        except PublishError as refused:
-            assert "no usable answer" in str(refused)
-            assert REPO not in hub.repositories or published(hub) in ({}, local(run))
+        assert REPO not in hub.repositories or published(hub) in ({}, local(run))
+    assert not put().changed
     whole(hub, run)
