@@ -17,7 +17,7 @@ from tests.faults.conftest import Ended, Process, Server, tree
 from tests.hub.conftest import TOKEN, local, published
 from tests.hub.server import Hub, Request, serving
 
-PHASES = ("before", "after")
+PHASES: tuple[str, ...] = ("before", "after")
 
 
 @pytest.fixture(scope="module")
