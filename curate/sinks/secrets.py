@@ -66,11 +66,11 @@ class Scan:
             yield f"{name}, line {text.count(chr(10), 0, place) + 1}", kind
 
     def _parquet(self, path: Path, name: str) -> Iterator[tuple[str, str]]:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:  # a batch at a time, never a whole row group
             for kind, _ in self.text(_stated(file.schema_arrow)):
                 yield f"{name}, in its schema", kind
             start = 0
-            for batch in file.iter_batches(ROWS):
+            for batch in file.iter_batches(ROWS, use_threads=False):
                 for column, values in zip(batch.schema.names, batch.columns, strict=True):
                     if any(self._hits(texts) for texts in _texts(values)):
                         for row, value in enumerate(values.to_pylist(), start):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +32,7 @@ KINDS = ("refuse", "accept", "drop", "drop half", "drop after")
 
 
 @pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long we waited, and the client, without waiting."""
     spent: list[float] = []
     clock = SimpleNamespace(sleep=spent.append)
