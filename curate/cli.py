@@ -288,6 +288,33 @@ def report(source: RunDir) -> None:
 
 
 @app.command()
+def publish(
+    source: RunDir,
+    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="Dataset on the Hub, as ORG/NAME.")],
+    private: Annotated[bool, typer.Option("--private", help="Create it private, and refuse a public one.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and list the files; send nothing.")] = False,
+    onto: Annotated[
+        str | None,
+        typer.Option(metavar="COMMIT", help="Replace what others put there: the commit that main is at."),
+    ] = None,
+) -> None:
+    """Put RUN's dataset on the Hub, verified hash by hash; again to resume, or to publish what is new."""
+    from curate.publish import publish as publish_run
+    from curate.reports import tables
+    from curate.reports.progress import observer
+
+    done = publish_run(source, repo_id, private=private, dry_run=dry_run, onto=onto, observer=observer(sys.stderr))
+    if done.commit is None:
+        table = tables.table("file", "bytes", "sha256", left=("sha256",))
+        for file in done.files:
+            table.add_row(file.path, amount(file.size), file.sha256)
+        out.print(table)
+    what = "dry run, nothing was sent" if done.commit is None else "published" if done.changed else "already there"
+    at = f" at {done.commit}" if done.commit else ""
+    out.print(f"{what}: {len(done.files)} files, {size(done.size)}, {done.url}{at}", markup=False)
+
+
+@app.command()
 def methods() -> None:
     """Methods with their papers and what they need."""
     from curate.registry import METHODS

@@ -23,7 +23,7 @@ from curate.manifest import run as runs
 from curate.manifest.events import Events
 from curate.models.base import ModelConfig
 from curate.registry import METHODS
-from curate.sinks import render
+from curate.sinks import render, tally
 from curate.sinks.adjustment import Adjustment, labels
 from curate.sinks.base import weight_columns
 from curate.sinks.selection import Selection, ShardWeights
@@ -176,6 +176,11 @@ class Job:
     def shard_weights(self) -> Iterator[ShardWeights]:
         """The weights of every shard, in order."""
         return (self.learned(index) for index in range(self.record.shards))
+
+    @cached_property
+    def file_names(self) -> dict[str, str]:
+        """What the card calls each file of the pool."""
+        return tally.names(sorted({shard.file.path for shard in self.shards}))
 
     def labels(self, index: int) -> list[str] | None:
         """Group of every row of a shard, where the output balances groups."""

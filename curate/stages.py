@@ -27,12 +27,13 @@ from curate.features.settings import GradientsConfig, ProxyFeaturesConfig
 from curate.gradients.budget import fitting_tokens
 from curate.job import Job, StoredProblem, open_job
 from curate.looped import StoredLoop
-from curate.manifest import commits, dataset
+from curate.manifest import commits, dataset, generations
 from curate.models import device, loading, optimizer_state, warmup
 from curate.models.language_model import LanguageModel
 from curate.models.layers import ALL_BLOCKS, captured_layers
 from curate.refine import RefinedLoop
-from curate.sinks import adjustment, card, render, selection
+from curate.sinks import adjustment, card, histogram, render, selection, tally
+from curate.sinks.base import weight_columns
 from curate.sources import base as sources
 from curate.sources import rows
 from curate.storage import atomic, tables
@@ -239,9 +240,18 @@ def render_shard(job: Job, index: int) -> Outcome:
     dropped, total = job.paths.dropped(index), len(table)
     if rendered.dropped.num_rows:
         contents[dropped] = rendered.dropped
-    facts = {"written": rendered.kept.num_rows}
+    facts = {"written": rendered.kept.num_rows, "tally": _tally(job, index, rendered)}
     absent = () if rendered.dropped.num_rows else (dropped,)
     return Outcome(contents, absent, rows_in=total, rows_dropped=total - rendered.distinct, facts=facts)
+
+
+def _tally(job: Job, index: int, rendered: render.Rendered) -> tally.Tally:
+    """Rows of the shard by weight and by source: by the column that the output balances, else by file."""
+    output, shard = job.pipeline.output, job.parts[index]
+    labels = job.labels(index) or [job.file_names.get(shard.file.path, "generated")] * len(rendered.copies)
+    column = weight_columns(output, token_level=False).get("weight_column")
+    weights = rendered.kept[column].to_numpy() if column else None
+    return tally.tally(weights, rendered.copies, labels)
 
 
 def _with_provenance(job: Job, index: int) -> pa.Table:
@@ -269,13 +279,32 @@ def seal(job: Job, _: int) -> Outcome:
     facts = job.facts | {"rows_in": rows_in, "rows_kept": rows_out, "rows_dropped": rows_dropped}
     facts["environment_changes"] = job.record.environment_changes
     facts["rows_out"] = sum(record.facts["written"] for record in done)
+    facts |= _generation(job)
+    counted = tally.total(record.facts["tally"] for record in done)
+    facts["sources"], contents = tally.listed(counted["sources"]), {}
+    if facts["weight_column"] is not None:
+        facts["histogram"] = job.paths.histogram.name
+        contents[job.paths.histogram] = histogram.draw(counted["bins"], counted["zeros"]).encode()
     written = sorted([part.path, part.sha256] for record in done for part in record.parts)
     facts["content_sha256"] = fingerprint(written)
     stated: Any = {name: facts[name] for name in card.Facts.__annotations__ if facts.get(name) is not None}
-    text = card.card(stated).encode()
+    contents[job.paths.card] = card.card(stated).encode()
     parts = sorted((asdict(part) for record in done for part in record.parts), key=lambda part: part["path"])
-    parts.append({"path": "dataset/README.md", "size": len(text), "sha256": hashlib.sha256(text).hexdigest()})
-    return Outcome({job.paths.card: text, job.paths.manifest: dataset.encode({**facts, "parts": parts})})
+    parts += [_described(job, path, data) for path, data in sorted(contents.items())]
+    absent = () if job.paths.histogram in contents else (job.paths.histogram,)
+    return Outcome({**contents, job.paths.manifest: dataset.encode({**facts, "parts": parts})}, absent)
+
+
+def _described(job: Job, path: Path, data: bytes) -> dict[str, Any]:
+    """A file that seal writes, as the manifest lists it."""
+    own = str(path.relative_to(job.paths.root))
+    return {"path": own, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _generation(job: Job) -> dict[str, Any]:
+    """Online: which generation of weights the dataset has, and the step of the training that it was weighed at."""
+    newest = generations.current(job.paths.root)
+    return {} if newest is None else {"generation": newest.number, "step": newest.source.get("step", 0)}
 
 
 STAGES: dict[str, Callable[[Job, int], Outcome]] = {

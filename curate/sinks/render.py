@@ -38,12 +38,17 @@ class Rendered:
     Attributes:
         kept: original columns, then the weight; rows in shard order, copies side by side.
         dropped: original columns, then the reason; rows in shard order.
-        distinct: rows of the shard that occur in `kept`.
+        copies: how often each row occurs in `kept`, int64 [n].
     """
 
     kept: pa.Table
     dropped: pa.Table
-    distinct: int
+    copies: Counts
+
+    @property
+    def distinct(self) -> int:
+        """Rows of the shard that occur in `kept`."""
+        return int((self.copies > 0).sum())
 
 
 def render(
@@ -88,7 +93,7 @@ def render(
     left = np.flatnonzero(copies == 0).tolist()
     why = [reasons[row] or _reason(float(weights[row]), selection, config) for row in left]
     dropped = _append(_take(table, left), free_name("reason", table.column_names), pa.array(why, pa.string()))
-    return Rendered(kept, dropped, distinct=int((copies > 0).sum()))
+    return Rendered(kept, dropped, copies)
 
 
 def _written(weights: Floats, selection: Selection, config: OutputConfig) -> Floats:

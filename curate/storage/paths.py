@@ -135,6 +135,19 @@ class RunPaths:
     def card(self) -> Path:
         return self.dataset / "README.md"
 
+    @property
+    def histogram(self) -> Path:
+        """The card's picture of the weights."""
+        return self.dataset / "weights.svg"
+
+    @property
+    def publications(self) -> Path:
+        return self.root / "published"
+
+    def publication(self, name: str) -> Path:
+        """What was put where on a Hub."""
+        return self.publications / f"{name}.json"
+
     def commit(self, stage: str, index: int) -> Path:
         return self.root / "commits" / stage / f"{index:05d}.json"
 

@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import Tiny
 
-NOT_PROMISED = ("logs/", "report.html", ".lock")
+NOT_PROMISED = ("logs/", "published/", "report.html", ".lock")
 
 
 def tree(run_dir: Path) -> dict[str, str]:
@@ -61,9 +61,9 @@ class Ended:
 class Server:
     """The warm process of `warm.py`."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, **variables: str) -> None:
         self._scratch, self._count = scratch, 0
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **variables}
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("warm.py"))],
             stdin=subprocess.PIPE,

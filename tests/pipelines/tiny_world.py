@@ -37,7 +37,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
 }
-UNPROMISED = ("logs", "report.html", ".lock")
+UNPROMISED = ("logs", "published", "report.html", ".lock")
 """What lies outside the promise of byte identity."""
 
 

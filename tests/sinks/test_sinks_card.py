@@ -123,3 +123,29 @@ def test_a_hostile_column_name_is_a_python_literal_of_that_name():
 def test_markdown_escapes_every_mark(text):
     assert elements("---\n---\n" + markdown(text)) == ["p"]
     assert MarkdownIt().render(markdown(text)) == f"<p>{escape(text)}</p>\n"
+
+
+def test_the_picture_is_shown_where_there_is_one():
+    assert "](weights.svg)" in card({**FACTS, "histogram": "weights.svg"})
+    assert "![" not in card(FACTS)
+
+
+def test_sources_show_their_share_of_the_weight_where_rows_have_one():
+    sources = [{"source": "web", "rows_in": 9, "rows_out": 8, "weight_share": 0.75}]
+    text = card({**FACTS, "sources": sources})  # type: ignore[typeddict-item]
+    assert "| source | rows in the pool | rows written | share of the weight |" in text
+    assert "| web | 9 | 8 | 75.0% |" in text
+    assert elements(text) != elements(card(FACTS))
+    assert "share of the weight" not in card(FACTS)
+
+
+def test_online_the_card_names_the_generation():
+    text = card({**FACTS, "generation": 7, "step": 400})
+    assert "| Generation of the weights | 7 |" in text
+    assert "| Step of the training they follow | 400 |" in text
+    assert "Generation" not in card(FACTS)
+
+
+@pytest.mark.parametrize(("rows", "label"), [(10**7, "10M<n<100M"), (10**11, "100B<n<1T"), (10**12, "n>1T")])
+def test_the_size_is_one_of_those_that_the_hub_accepts(rows: int, label: str):
+    assert header(card({**FACTS, "rows_out": rows}))["size_categories"] == [label]

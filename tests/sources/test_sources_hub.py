@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,11 +13,8 @@ from huggingface_hub import constants
 from curate.errors import ConfigError, DataError, ResourceError
 from curate.sources import hub as hub_source
 from curate.sources.base import PoolConfig, read, scan, shards
-
-_spec = importlib.util.spec_from_file_location("hub_server", Path(__file__).with_name("hub_server.py"))
-hub_server = importlib.util.module_from_spec(_spec)
-sys.modules["hub_server"] = hub_server  # dataclasses look their module up
-_spec.loader.exec_module(hub_server)
+from tests.hub.repository import Commit, File, Repository
+from tests.hub.server import Hub, serving
 
 OLD, NEW = "a" * 40, "b" * 40
 
@@ -42,12 +36,21 @@ FILES = {
 }
 
 
+def commit(files: dict[str, bytes]) -> Commit:
+    return Commit(None, "made", {path: File(data) for path, data in files.items()})
+
+
 @pytest.fixture
-def hub(tmp_path, monkeypatch) -> Iterator[hub_server.Hub]:
+def repository() -> Repository:
+    commits = {OLD: commit({"train.jsonl": b'{"text": "old"}\n'}), NEW: commit(FILES)}
+    return Repository("org/texts", commits=commits, refs={"main": NEW, "v1": OLD})
+
+
+@pytest.fixture
+def hub(repository, tmp_path, monkeypatch) -> Iterator[Hub]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    commits = {OLD: {"train.jsonl": b'{"text": "old"}\n'}, NEW: FILES}
-    with hub_server.serving(hub_server.Hub("org/texts", commits, {"main": NEW, "v1": OLD})) as served:
+    with serving(Hub({repository.name: repository})) as served:
         monkeypatch.setenv("HF_ENDPOINT", served.url)
         yield served
 
@@ -63,12 +66,12 @@ def test_a_dataset_id_reads_its_train_split_at_one_commit(hub):
     assert source.revision == NEW
     assert [file.rows for file in source.files] == [2, 1]
     assert texts(PoolConfig(path="org/texts")) == ["a", "b", "c"]
-    assert all(f"/resolve/{NEW}/" in path for path in hub.seen if "/resolve/" in path)
+    assert all(f"/resolve/{NEW}/" in line for line in hub.lines if "/resolve/" in line)
 
 
-def test_the_resolved_commit_stays_when_the_branch_moves(hub):
+def test_the_resolved_commit_stays_when_the_branch_moves(hub, repository):
     before = scan(PoolConfig(path="org/texts"), shard_rows=2)
-    hub.branches["main"] = OLD
+    repository.refs["main"] = OLD
     after = scan(PoolConfig(path="org/texts", revision=before.revision), shard_rows=2)
     assert after == before
     assert scan(PoolConfig(path="org/texts"), shard_rows=2).revision == OLD
@@ -98,8 +101,8 @@ def test_what_is_not_there_is_a_config_error(hub, config, message):
         scan(PoolConfig(**config), shard_rows=1)
 
 
-def test_several_subsets_are_not_mixed(hub):
-    hub.commits[NEW] = {"en/train.parquet": parquet("e"), "de/train.parquet": parquet("d")}
+def test_several_subsets_are_not_mixed(hub, repository):
+    repository.commits[NEW] = commit({"en/train.parquet": parquet("e"), "de/train.parquet": parquet("d")})
     with pytest.raises(ConfigError, match=r'several subsets: "de", "en".*hf://datasets/org/texts/de'):
         scan(PoolConfig(path="org/texts"), shard_rows=1)
     assert texts(PoolConfig(path="hf://datasets/org/texts/de")) == ["d"]
@@ -108,15 +111,15 @@ def test_several_subsets_are_not_mixed(hub):
 @pytest.mark.parametrize(
     "name", ["../train.parquet", "data/../../train.parquet", "/etc/train.parquet", "a\\train.parquet"]
 )
-def test_a_listing_may_not_name_files_outside_the_repository(hub, name):
-    hub.commits[NEW] = {name: parquet("x")}
+def test_a_listing_may_not_name_files_outside_the_repository(hub, repository, name):
+    repository.commits[NEW] = commit({name: parquet("x")})
     with pytest.raises(DataError, match="org/texts: found the file name"):
         scan(PoolConfig(path="org/texts"), shard_rows=1)
 
 
-def test_a_commit_that_is_not_one_is_refused(hub):
-    hub.commits["main"] = FILES
-    hub.branches["main"] = "main"
+def test_a_commit_that_is_not_one_is_refused(hub, repository):
+    repository.commits["main"] = commit(FILES)
+    repository.refs["main"] = "main"
     with pytest.raises(DataError, match='commit "main"'):
         scan(PoolConfig(path="org/texts"), shard_rows=1)
 
