@@ -130,7 +130,7 @@ def _settled(gram: Tensor, target: Tensor, weights: Tensor, active: Tensor) -> t
     active = active.clone()
     while bool(active.any()):
         places = active.nonzero()[:, 0]
-        wanted = torch.linalg.lstsq(gram[places][:, places], target[places, None]).solution[:, 0]
+        wanted = _solved(gram[places][:, places], target[places])
         falling = wanted <= 0
         if not bool(falling.any()):
             return torch.zeros_like(weights).index_copy(0, places, wanted), active
@@ -143,3 +143,11 @@ def _settled(gram: Tensor, target: Tensor, weights: Tensor, active: Tensor) -> t
         weights = torch.zeros_like(weights).index_copy(0, places, torch.where(leaves, 0.0, moved).clamp(min=0))
         active[places[leaves]] = False
     return torch.zeros_like(weights), active
+
+
+def _solved(gram: Tensor, target: Tensor) -> Tensor:
+    """K^-1 c [m]; of a K without an inverse, nearly. By Cholesky: least squares by pivoting do not give the same bits twice."""
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if failed:
+        factor = torch.linalg.cholesky_ex(ridged(gram, 1e-9))[0]
+    return torch.cholesky_solve(target[:, None], factor)[:, 0]

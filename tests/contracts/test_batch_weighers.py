@@ -234,4 +234,5 @@ def test_a_batch_of_one_row_is_a_batch(name):
         term.backward()
     weigher.update()
     assert torch.isfinite(weigher.logits()).all()
+    assert world.theta.grad is not None
     assert torch.isfinite(world.theta.grad).all()
