@@ -42,6 +42,11 @@ class StepLoopConfig(LoopSettings):
     """The most memory that a batch's factors may take until the step; with more, the chosen samples are run once more."""
 
     @property
+    def selects(self) -> bool:
+        """By their gradients."""
+        return True
+
+    @property
     def work(self) -> float:
         """A batch is run once; its inner products beside it, where they are asked for."""
         return 1.0 + PRODUCTS
@@ -107,7 +112,7 @@ class StepLoop:
 
     Args:
         settings: of the training.
-        rows: rows of the pool N.
+        rows: rows of the pool N; 0 keeps nothing of any.
         choose: the rule.
         gram: whether it reads K.
     """
@@ -123,6 +128,8 @@ class StepLoop:
         self._sums, self._visits = torch.zeros(2, rows, dtype=torch.float64)
         self._taken = 0
         self._seen: tuple[list[int], Tensor | None] | None = None
+        self.coefficients: Tensor | None = None
+        """Weights of the last batch [b] on the CPU; None while nothing is chosen yet."""
 
     def begin(self, learner: Learner, targets: Iterator[Batch], pool: Iterator[Batch]) -> None:
         """Take the model and the target's batches. Raises ModelError where gradients of samples cannot be had."""
@@ -142,7 +149,7 @@ class StepLoop:
         losses, gram, along = (each.to("cpu", torch.float64) for each in (found.losses, gram, along))
         count = budget(self._settings.keep, len(losses))
         weights = self._choose(Measures(losses, gram, along, count, self._learner.rate()))
-        self._seen = [*batch.rows], weights
+        self._seen, self.coefficients = ([*batch.rows], weights), weights
         yield found.weighted(weights / weights.sum().clamp(min=1e-9))
 
     def update(self) -> None:
@@ -150,7 +157,7 @@ class StepLoop:
         if self._seen is None:
             return
         rows, weights = self._seen
-        if weights is not None:
+        if weights is not None and len(self._sums):
             self._sums.index_add_(0, torch.tensor(rows), weights)
             self._visits.index_add_(0, torch.tensor(rows), torch.ones(len(rows), dtype=torch.float64))
         self._seen, self._taken = None, self._taken + 1
