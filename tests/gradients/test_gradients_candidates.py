@@ -19,6 +19,7 @@ from curate.models.layers import captured_layers, linear_orientation
 from curate.models.losses import sample_losses
 from curate.types import Batch
 from tests.gradients.oracles import ARCHITECTURES, layer_gradients, open_model
+from tests.gradients.test_gradients_inner import Largest
 
 Checkpoint = Callable[..., Path]
 WEIGHTS = torch.tensor([0.7, 0.0, 1.9, 0.4], dtype=torch.float64)
@@ -195,6 +196,22 @@ def test_half_precision_comes_close(checkpoint, batch):
         assert fine.grad is not None
         assert rough.grad.dtype == torch.bfloat16
         assert float((rough.grad.double() - fine.grad).norm() / fine.grad.norm()) < 0.05
+
+
+def test_long_rows_are_compared_within_the_bytes_given(checkpoint):
+    """Two rows of 4,096 tokens: the pairs of tokens of one layer would take 268 MB, attention's of one row 67 MB a head."""
+    language_model = open_model(checkpoint("llama", max_position_embeddings=4096), max_tokens=4096)
+    ids = torch.randint(4, 61, (2, 4096), generator=torch.Generator().manual_seed(3))
+    long = Batch((0, 1), ids, torch.ones_like(ids), ids)
+    found = metrics(None, captured_layers(language_model))
+    direction = mean_gradient(language_model, [long])
+    with Largest() as largest:
+        got = candidates(language_model, long, metrics=found, direction=direction, work_bytes=2**20)
+        got.weighted(torch.tensor([0.5, 1.5])).backward()
+    assert largest.bytes <= 8192 * 61 * 4
+    assert got.gram is not None
+    assert got.along is not None
+    torch.testing.assert_close(got.gram.mean(1), got.along, rtol=1e-4, atol=1e-6)
 
 
 # Optimizers
