@@ -161,6 +161,7 @@ class _Calls:
         """Hand over layers some of whose calls had no effect on the loss."""
         for name in list(self.pairs):
             self._hand_over(name)
+        self.source = None  # through its graph, whose hooks lead here, it would keep all of this alive for good
 
     def _backward(self, name: str, call: int, gradient: Tensor) -> None:
         self.gradients[name, call] = gradient.detach()

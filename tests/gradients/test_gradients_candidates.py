@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -196,6 +197,19 @@ def test_half_precision_comes_close(checkpoint, batch):
         assert fine.grad is not None
         assert rough.grad.dtype == torch.bfloat16
         assert float((rough.grad.double() - fine.grad).norm() / fine.grad.norm()) < 0.05
+
+
+@pytest.mark.parametrize("more", [{}, {"gradient_checkpointing": True}, {"lora": {"rank": 3}}])
+def test_nothing_of_a_step_outlives_it(checkpoint, batch, more):
+    """Hooks lie in the graph, which no garbage collector sees into: a cycle through it once kept the factors of every batch."""
+    language_model = open_model(checkpoint("llama"), **more)
+    got = candidates(language_model, batch, metrics=random_metrics(language_model, "identity"))
+    kept = [weakref.ref(got.step), *(weakref.ref(layer.gradients) for layer in got.step._layers)]
+    assert len(kept) > 5
+    loss = got.weighted(WEIGHTS)
+    loss.backward()
+    del got, loss
+    assert [each() for each in kept] == [None] * len(kept)
 
 
 def test_long_rows_are_compared_within_the_bytes_given(checkpoint):
