@@ -55,23 +55,17 @@ class StepLoopConfig(LoopSettings):
 class AimedLoopConfig(StepLoopConfig):
     """The same for a target."""
 
-    target_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Tokens of the target that its gradient is read from each time; by default as many as of the pool in a step: noise in it
-    becomes noise in every choice until the next."""
-    refresh: Annotated[int, Field(ge=1)] = 4
-    """Steps from one reading of the target's gradient to the next."""
-    memory: Annotated[float, Field(ge=0, lt=1)] = 0.8
-    """Share of the earlier readings that stays in the target's gradient: a mean over about 1 / (1 - memory) of them."""
-
-    @property
-    def target_budget(self) -> int:
-        """As many tokens as of the pool."""
-        return self.target_tokens or self.batch_tokens
+    refresh: Annotated[int, Field(ge=1)] = 1
+    """Steps from one reading of the target's gradient to the next. It ages fast: a few tokens at every step are worth more than
+    many now and then."""
+    memory: Annotated[float, Field(ge=0, lt=1)] = 0.75
+    """Share of the earlier readings that stays in the target's gradient: a mean over about 1 / (1 - memory) of them, so that a
+    choice does not follow the noise of one."""
 
     @property
     def work(self) -> float:
-        """The target's share of the steps beside it."""
-        return 1.0 + PRODUCTS + self.target_budget / self.batch_tokens / self.refresh
+        """The target beside it."""
+        return super().work + self.target_budget / self.batch_tokens / self.refresh
 
 
 class MetricLoopConfig(AimedLoopConfig):
