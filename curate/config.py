@@ -134,6 +134,8 @@ class Pipeline(Section):
             raise ValueError(
                 f"refine needs a weight learned for every row, and {self.method.name} weighs by its models"
             )
+        if self.refine is not None and self.loop is not None and self.loop.selects:
+            raise ValueError(f"refine has several responses for a row, and {self.method.name} chooses rows by one text")
         if self.token_level and (self.output.cap is not None or self.output.balance is not None):
             raise ValueError(
                 "output.cap and output.balance change rows, and this method weighs tokens: use unit: sample"

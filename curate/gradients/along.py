@@ -46,7 +46,7 @@ def along(
     directions = {name: direction[name].to(device, dtype) for name in layers}
 
     def add(layer: Captured) -> None:
-        values = _contributions(layer.inputs.to(dtype), layer.gradients.to(dtype), directions[layer.name])
+        values = contributions(layer.inputs.to(dtype), layer.gradients.to(dtype), directions[layer.name])
         _spread(values, layer.spans, sums, lengths)
 
     losses = capture(language_model, batch, add, layers=layers)
@@ -112,7 +112,7 @@ def _layers_of(language_model: LanguageModel, direction: Mapping[str, Tensor]) -
     return layers
 
 
-def _contributions(inputs: Tensor, gradients: Tensor, direction: Tensor) -> Tensor:
+def contributions(inputs: Tensor, gradients: Tensor, direction: Tensor) -> Tensor:
     """b_t^T V a_t of every token, [l], with the product on the side that is narrower afterwards."""
     outputs, width = direction.shape
     if outputs <= width:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -49,8 +49,29 @@ class Captured:
 Consume = Callable[[Captured], None]
 
 
+class Observer(Protocol):
+    """Somebody else who looks on while a batch is run: hooks of their own, for as long as it takes."""
+
+    def __enter__(self) -> Any:
+        """Before the forward pass."""
+        ...
+
+    def __exit__(self, *_: object) -> None:
+        """After the backward pass."""
+        ...
+
+    def forward_is_over(self) -> None:
+        """Between both: what runs forward from here on is a block being computed again."""
+        ...
+
+
 def capture(
-    language_model: LanguageModel, batch: Batch, consume: Consume, *, layers: Mapping[str, nn.Module] | None = None
+    language_model: LanguageModel,
+    batch: Batch,
+    consume: Consume,
+    *,
+    layers: Mapping[str, nn.Module] | None = None,
+    observer: Observer | None = None,
 ) -> Tensor:
     """Run a batch forward and backward, handing over each captured layer as soon as its gradients are known.
 
@@ -62,6 +83,7 @@ def capture(
             calls of each sample joined.
         layers: layers to capture, by name; by default all linear layers of the blocks. The backward pass
             stops at the first of them.
+        observer: looks on as well; it may have the backward pass go on to what comes before those layers.
 
     Returns:
         Mean token loss of each sample, [b].
@@ -78,9 +100,13 @@ def capture(
         with ExitStack() as hooks:
             for name, layer in layers.items():
                 hooks.enter_context(_hooked(layer, name, calls))
+            if observer is not None:
+                hooks.enter_context(observer)
             losses = sample_losses(language_model, batch)
             calls.refuse_uncalled()
             calls.in_backward = True
+            if observer is not None:
+                observer.forward_is_over()
             losses.sum().backward()  # inside the hooks: gradient checkpointing runs layers again
         calls.finish()
     return losses.detach()
@@ -135,6 +161,7 @@ class _Calls:
         """Hand over layers some of whose calls had no effect on the loss."""
         for name in list(self.pairs):
             self._hand_over(name)
+        self.source = None  # through its graph, whose hooks lead here, it would keep all of this alive for good
 
     def _backward(self, name: str, call: int, gradient: Tensor) -> None:
         self.gradients[name, call] = gradient.detach()

@@ -119,7 +119,12 @@ def ghost_products(left: Factors, right: Factors, *, work_bytes: int) -> Tensor:
 
 
 def materialised_products(
-    left: Factors, right: Factors, *, work_bytes: int, kept: tuple[Tensor, ...] | None = None
+    left: Factors,
+    right: Factors,
+    *,
+    work_bytes: int,
+    kept: tuple[Tensor, ...] | None = None,
+    scales: tuple[Tensor, ...] | None = None,
 ) -> Tensor:
     """Inner products of gradients that are made, some rows at a time.
 
@@ -128,6 +133,8 @@ def materialised_products(
         right: factors of m samples, of the same layers.
         work_bytes: memory for the rows of all gradients, except that it is never fewer than LEAST_ROWS rows.
         kept: gradients of `right` if they are there already, [m, d_out, d_in] for each layer.
+        scales: what the gradients of `left` are multiplied by, number by number, [d_out, d_in] for each layer; those of
+            `right` too where both are the same.
 
     Returns:
         [b, m], float32 (float64 stays).
@@ -138,6 +145,8 @@ def materialised_products(
     for place, gradients in enumerate(left.gradients):
         for rows in _tiles(gradients.shape[1], max(LEAST_ROWS, work_bytes // row_bytes)):
             ours = _gradients(left, place, rows)
+            if scales is not None:
+                ours = ours * scales[place][rows].flatten().to(ours)
             if within:
                 theirs = ours
             elif kept is not None:

@@ -6,6 +6,7 @@ in cache, and their gradient overwrites them in place.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -65,17 +66,23 @@ def batch_token_losses(language_model: LanguageModel, batch: Batch) -> Tensor:
         language_model.vocab,
         where=f"batch of rows {min(batch.rows)} to {max(batch.rows)} of a shard",
     )
-    device = language_model.device
-    labels = batch.labels[:, 1:]
-    # Prompt and padding cost nothing: only labelled positions meet the output layer. Found where the batch lives (the
-    # CPU), so that no accelerator has to be waited for.
-    rows, columns = (labels != -100).nonzero(as_tuple=True)
+    device, labels = language_model.device, batch.labels[:, 1:]
     axis = axis_of(language_model, batch)
-    starts = torch.tensor([span.start for span in axis.spans])
-    places, targets = (starts[rows] + columns).to(device), labels[rows, columns].to(device)
-    losses = _labelled_losses(language_model, to_device(axis.inputs, device), places, targets)
+    rows, columns, places = labelled(batch, axis.spans)
+    targets = labels[rows, columns].to(device)
+    losses = _labelled_losses(language_model, to_device(axis.inputs, device), places.to(device), targets)
     flat = losses.new_zeros(labels.numel()).index_put(((rows * labels.shape[1] + columns).to(device),), losses)
     return functional.pad(flat.view(labels.shape), (1, 0))
+
+
+def labelled(batch: Batch, spans: Sequence[slice]) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows and columns of `batch.labels[:, 1:]` that take a loss, and the places on the axis they are predicted from, [n] each.
+
+    Prompt and padding cost nothing: only these positions meet the output layer. Found where the batch lives (the CPU), so that
+    no accelerator has to be waited for.
+    """
+    rows, columns = (batch.labels[:, 1:] != -100).nonzero(as_tuple=True)
+    return rows, columns, torch.tensor([span.start for span in spans])[rows] + columns
 
 
 def sample_losses(language_model: LanguageModel, batch: Batch) -> Tensor:
@@ -95,6 +102,30 @@ def _labelled_losses(language_model: LanguageModel, inputs: dict[str, Any], plac
         return functional.cross_entropy(logits.to(_wide(logits.dtype)), targets, reduction="none")
     hidden = language_model.decoder(**inputs).last_hidden_state.flatten(0, 1)[places]
     return token_losses(hidden, language_model.head.weight, language_model.head.bias, targets)
+
+
+@torch.no_grad()
+def head_gradient(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scales: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """sum_i s_i dl_i/dweight and, with a bias, sum_i s_i dl_i/dbias: two products with the vocabulary, chunk by chunk.
+
+    Args:
+        hidden: last hidden states, [n, d].
+        weight: output embedding, [v, d].
+        bias: output bias, [v], or None.
+        targets: index of the right token, int64 [n].
+        scales: s [n].
+    """
+    total = torch.zeros_like(weight, dtype=_wide(weight.dtype))
+    offset = None if bias is None else torch.zeros_like(bias, dtype=total.dtype)
+    for span in _spans(len(targets), len(weight)):
+        _, pull, normaliser = _loss_and_pull(_logits(hidden[span], weight, bias), targets[span])
+        pull.mul_(scales[span, None] / normaliser)
+        total.addmm_(pull.T, hidden[span].to(pull.dtype))
+        if offset is not None:
+            offset += pull.sum(0)
+    return total, offset
 
 
 def _any_needs_gradient(*tensors: Tensor | None) -> bool:

@@ -20,6 +20,7 @@ from curate.models.descent import Descent
 from curate.models.language_model import LanguageModel
 from curate.models.twin import Twin
 from curate.models.warmup import learning_rate_factor
+from curate.training.measured import MeasuredGradients
 from curate.training.stream import Place, Stream
 from curate.types import Batch, Features
 from curate.weights.base import State, on_valid_rows
@@ -161,7 +162,10 @@ class Training:
         self._turn, self.step, self.tokens, self._rate = 0, 0, 0, settings.learning_rate
         self._visits = np.zeros(problem.length, bool)
         self._rows = settings.passes * problem.length
-        self._learner = Learner(parameters, problem.losses, lambda: self._rate, model.device, problem.token_losses)
+        gradients = MeasuredGradients(model, self._descent.optimizer)
+        self._learner = Learner(
+            parameters, problem.losses, lambda: self._rate, model.device, problem.token_losses, gradients
+        )
         weigher.begin(self._learner, self._target_batches(), self._others)
 
     def run(self, until: float = 1.0) -> np.ndarray:

@@ -13,10 +13,65 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from curate.models.base import LayerSettings
 from curate.types import Batch
 
 Tensors = dict[str, Tensor]
 """Named tensors on the CPU: what is kept of a weigher when a training is interrupted."""
+
+
+class Candidates(Protocol):
+    """A batch that was run once: what its samples' gradients have to do with each other, and a step on any weights of them."""
+
+    @property
+    def losses(self) -> Tensor:
+        """Mean token loss of every sample [b], in nats, without a graph."""
+        ...
+
+    @property
+    def gram(self) -> Tensor | None:
+        """K_ij = <g_i, P^q g_j> [b, b]."""
+        ...
+
+    @property
+    def along(self) -> Tensor | None:
+        """c_i = <g_i, P^q v> [b]."""
+        ...
+
+    def weighted(self, weights: Tensor) -> Tensor:
+        """sum_i w_i l_i, a scalar to backpropagate, from weights on the CPU [b]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of the gradients of a batch's samples.
+
+    Attributes:
+        power: q of the optimizer's metric P; 0 is the geometry of plain descent.
+        gram: whether their inner products with each other are wanted.
+        exact: take P as the optimizer has it; otherwise a diagonal one by its closest of rank one, which is cheaper.
+        layers: the layers whose gradients are compared.
+        kept_bytes: the most that a batch's factors may take; with more, the chosen samples are run once more for the step.
+    """
+
+    power: float
+    gram: bool
+    exact: bool
+    layers: LayerSettings
+    kept_bytes: int
+
+
+class SampleGradients(Protocol):
+    """Gradients of single samples, under the metric of the optimizer that trains the model."""
+
+    def mean(self, batch: Batch, reading: Reading) -> Tensors:
+        """Mean gradient of a batch's samples, by layer, on the model's device."""
+        ...
+
+    def candidates(self, batch: Batch, reading: Reading, direction: Tensors | None) -> Candidates:
+        """A batch to choose from; `direction` is v, None where nobody asks for c."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -29,6 +84,7 @@ class Learner:
         rate: the learning rate of the step that is coming.
         device: where its parameters are.
         token_losses: loss of every token of a batch [b, t], in nats, 0 where `Batch.predicted` is not; differentiable.
+        gradients: of single samples; None where they cannot be had.
     """
 
     parameters: Mapping[str, nn.Parameter]
@@ -36,6 +92,7 @@ class Learner:
     rate: Callable[[], float]
     device: torch.device
     token_losses: Callable[[Batch], Tensor]
+    gradients: SampleGradients | None = None
 
 
 class BatchWeigher(Protocol):

@@ -45,6 +45,11 @@ class LoopSettings(Section):
         return False
 
     @property
+    def selects(self) -> bool:
+        """Whether rows are chosen by their gradients: a row is then one text, and its loss the mean of its tokens'."""
+        return False
+
+    @property
     def episode(self) -> int:
         """Tokens that a reference learns from each time that it is moved toward the target; 0 where there is none."""
         return 0

@@ -9,15 +9,17 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from material import LENGTHS, batch, rows
 from server import Make, Run, serve
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from curate.bilevel.matching import greedy
 from curate.features.batched import collate
 from curate.gradients.along import along, mean_gradient
 from curate.gradients.difference import along_by_difference, difference_step
@@ -31,6 +33,7 @@ from curate.models.losses import batch_token_losses
 from curate.models.pair import Pair, in_float32
 from curate.models.twin import Twin
 from curate.sources.layout import batches
+from curate.training.selecting import Selector
 from curate.types import Batch
 
 PROJECTIONS = {
@@ -44,6 +47,19 @@ PADDED = 16
 """Rows of a padded batch, in the order they come."""
 BUDGET = 2048
 """Tokens of a packed batch."""
+
+
+STEPS = 4
+"""Training steps of a call: the target's gradient is read once in so many."""
+CANDIDATES_OF_A_STEP = 2
+"""Candidates for each sample that is trained on."""
+SELECTIONS: dict[str, dict[str, Any]] = {
+    "filter_then_weight": {"name": "filter_then_weight"},
+    "filter_then_weight/factored": {"name": "filter_then_weight", "loop": {"metric": "factored"}},
+    "filter_then_weight/o_proj": {"name": "filter_then_weight", "loop": {"layers": {"modules": ["o_proj"]}}},
+    "greats": {"name": "greats"},
+    "tracin": {"name": "tracin"},
+}
 
 
 # Without curate
@@ -62,6 +78,75 @@ def forward_backward(folder: Path) -> Run:
         loss.backward()
         model.zero_grad()
         return float(loss.detach())
+
+    return run
+
+
+def descended(model: PreTrainedModel) -> torch.optim.AdamW:
+    """An optimizer that hardly moves, so that every call does the same work."""
+    return torch.optim.AdamW(model.parameters(), lr=1e-6)
+
+
+def plain_step(folder: Path) -> Run:
+    """Training steps on as many samples as a selection keeps: forward, backward, AdamW."""
+    model, (ids, _) = plain_model(folder), batch(folder)
+    optimizer, kept = descended(model), ids[: len(ids) // CANDIDATES_OF_A_STEP]
+
+    def run() -> float:
+        total = 0.0
+        for _ in range(STEPS):
+            loss = model(input_ids=kept, labels=kept, use_cache=False).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            total += float(loss.detach())
+        return total
+
+    return run
+
+
+def _keeping(found: list[tuple[Tensor, Tensor]]) -> Callable[..., None]:
+    """A forward hook that keeps a layer's inputs with the gradients at its output."""
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        output.register_hook(lambda gradient: found.append((inputs[0].detach(), gradient.detach())))
+
+    return keep
+
+
+def ghost_step(folder: Path) -> Run:
+    """The same steps with candidates chosen before them by GREATS' rule, written plainly: hooks keep the factors of candidates
+    and target in one pass, then ghost products, then a second pass on the chosen; the target is read at every step."""
+    model, (ids, targets) = plain_model(folder), batch(folder)
+    optimizer, kept = descended(model), len(ids) // CANDIDATES_OF_A_STEP
+    both = torch.cat([ids, targets])
+    layers = [module for name, module in model.named_modules() if ".layers." in name and isinstance(module, nn.Linear)]
+
+    def products() -> Tensor:
+        found = list[tuple[Tensor, Tensor]]()
+        handles = [layer.register_forward_hook(_keeping(found)) for layer in layers]
+        model(input_ids=both, labels=both, use_cache=False).loss.backward()
+        for handle in handles:
+            handle.remove()
+        model.zero_grad()
+        total = torch.zeros(len(both), len(both))
+        for inputs, gradients in found:
+            pairs = torch.einsum("itd,jsd->ijts", inputs, inputs) * torch.einsum("itd,jsd->ijts", gradients, gradients)
+            total += pairs.sum((2, 3))
+        return total
+
+    def run() -> float:
+        total = 0.0
+        for _ in range(STEPS):
+            gram = products()
+            along = gram[: len(ids), len(ids) :].mean(1).double()
+            chosen = greedy(gram[: len(ids), : len(ids)].double(), along, kept, 1e-6)
+            loss = model(input_ids=ids[chosen], labels=ids[chosen], use_cache=False).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            total += float(loss.detach())
+        return total
 
     return run
 
@@ -194,6 +279,29 @@ def rescoring(folder: Path) -> Run:
     return lambda: float(pair.excess(samples).sum())
 
 
+def chosen_step(selection: str, folder: Path) -> Run:
+    """The same steps on what a method chooses of twice as many candidates, from the factors of one pass."""
+    model, (ids, targets) = plain_model(folder), batch(folder)
+    optimizer = descended(model)
+    given = {"start": 0, "keep": 1 / CANDIDATES_OF_A_STEP, "refresh": STEPS} | SELECTIONS[selection].get("loop", {})
+    wanted = torch.cat([targets, targets])  # as many as candidates
+    target = {"input_ids": wanted, "labels": wanted}
+    method = SELECTIONS[selection] | {"loop": given}
+    selector = Selector(model, optimizer, [target], method=method, pack=True)
+
+    def run() -> float:
+        total = 0.0
+        for _ in range(STEPS):
+            loss = selector.loss({"input_ids": ids, "labels": ids})
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            total += float(loss.detach())
+        return total
+
+    return run
+
+
 def packed_losses(lengths: str, folder: Path) -> Run:
     """Token losses of two models, laid out as a shard is."""
     models = [language_model(folder), language_model(folder)]
@@ -215,10 +323,12 @@ def named(folder: Path) -> Iterator[tuple[str, Make]]:
     """Every contestant of this environment by name."""
     makes: list[Callable[[Path], Run]] = [
         one_token, forward_backward, activation_gradients, vmap_gradients,
-        exact_gram, exact_direction, direction_by_difference, rescoring,
+        exact_gram, exact_direction, direction_by_difference, rescoring, plain_step, ghost_step,
     ]  # fmt: skip
     for make in makes:
         yield make.__name__, partial(make, folder)
+    for selection in SELECTIONS:
+        yield f"chosen_step/{selection}", partial(chosen_step, selection, folder)
     for kind in PROJECTIONS:
         yield kind, partial(gradient_features, kind, folder)
     for lengths in LENGTHS:

@@ -84,6 +84,37 @@ EXCESS = tuple(
     for lengths in LENGTHS
 )
 LINES = (*FEATURES, *EXCESS)
+PLAIN_STEP = ("curate:plain_step",)
+STEP_PEERS = ("curate:ghost_step",)
+"""Peers that choose inside the step too; dattri-llm's callback belongs here, as `dattri-llm:step`."""
+SELECTING = tuple(
+    Line(
+        "step",
+        f"{name} at ratio 2 / plain step on what is kept",
+        f"curate:chosen_step/{each}",
+        PLAIN_STEP,
+        "<= 1.60",
+        agree=False,
+    )
+    for each, name in (
+        ("filter_then_weight", "Filter-then-Weight"),
+        ("filter_then_weight/factored", "Filter-then-Weight, metric of rank one"),
+        ("filter_then_weight/o_proj", "Filter-then-Weight, attention outputs compared"),
+        ("greats", "GREATS"),
+        ("tracin", "TracIn"),
+    )
+)
+STEPS = (
+    *SELECTING,
+    Line(
+        "step",
+        "GREATS at ratio 2 / the best that others do",
+        "curate:chosen_step/greats",
+        STEP_PEERS,
+        "<= 1.00",
+        agree=False,
+    ),
+)
 PEAK = Line(
     "memory", "peak memory of CountSketch / vmap(grad)", "curate:countsketch", ("curate:vmap_gradients",), "<= 0.60"
 )

@@ -18,6 +18,8 @@ from curate.registry import METHODS
 HERE = Path(__file__).parent
 README = HERE.parents[1] / "README.md"
 RESULTS = HERE / "results"
+VARIANT = re.compile(r"(\| `\w+ )\((\w+)\)(.*)")
+"""A line about a key of one variant of a section: what comes before its name, the name, the rest."""
 
 
 def methods() -> str:
@@ -31,7 +33,7 @@ def reference() -> str:
     schema = config.schema()
     lines = ["| key | default | meaning |", "|---|---|---|"]
     for name, section in schema["properties"].items():
-        lines += _section(schema, name, section)
+        lines += _shared(_section(schema, name, section))
     return "\n".join(lines)
 
 
@@ -156,6 +158,15 @@ def _section(schema: dict[str, Any], name: str, field: dict[str, Any]) -> list[s
             if "const" not in inner:
                 lines += _section(schema, f"{prefix}.{key}", inner)
     return lines
+
+
+def _shared(lines: list[str]) -> list[str]:
+    """One line for a key that several variants of a section have alike, where the first of them has it."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for line in lines:
+        found = VARIANT.fullmatch(line)
+        names.setdefault((found[1], found[3]) if found else (line,), []).append(found[2] if found else "")
+    return [f"{key[0]}({', '.join(own)}){key[1]}" if len(key) > 1 else key[0] for key, own in names.items()]
 
 
 def _models(schema: dict[str, Any], field: dict[str, Any]) -> list[dict[str, Any]]:

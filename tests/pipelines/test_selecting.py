@@ -1,0 +1,91 @@
+"""Filter-then-Weight and its relatives as runs: through the pipeline file, killed and taken up again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from curate import config, looped, pipeline
+from curate.errors import ConfigError
+from tests.pipelines import tiny_world
+from tests.pipelines.tiny_world import World
+
+LOOP: dict[str, Any] = {"passes": 6, "batch_tokens": 150, "learning_rate": 3e-3, "start": 8}
+AIMED: dict[str, float] = {"filter_then_weight": 1.4, "greats": 1.0, "grad_match": 1.0, "tracin": 1.0}
+"""How much more the target's kind of row weighs at the least: in 60 rows and 40 steps plain inner products hardly see it."""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    torch.set_num_threads(1)
+    return tiny_world.make(tmp_path_factory.mktemp("world"))
+
+
+def settings(world: World, method: str, **changes: Any) -> config.Pipeline:
+    loop = {**LOOP, **({"memory": 0.0} if method in AIMED else {}), **changes.pop("loop", {})}
+    return config.validate(world.settings(method={"name": method, "loop": loop}, **changes))
+
+
+@pytest.fixture(scope="module")
+def whole(world: World) -> Path:
+    return pipeline.run(settings(world, "filter_then_weight"), world.root / "whole")
+
+
+@pytest.mark.parametrize("name", [*AIMED, "max_loss", "grad_norm"])
+def test_every_method_gives_weights_of_mean_one_and_those_with_a_target_see_it(world, name, tmp_path):
+    weights = tiny_world.weights(pipeline.run(settings(world, name), tmp_path / "run"))
+    assert np.isfinite(weights).all()
+    assert (weights > 0).all()
+    assert weights.mean() == pytest.approx(1, abs=1e-5)
+    assert weights.std() > 0
+    if name in AIMED:
+        assert weights[1::2].mean() > AIMED[name] * weights[::2].mean()
+
+
+class Killed(BaseException):
+    """What a kill leaves behind: nothing is cleaned up."""
+
+
+@pytest.mark.parametrize("after", [4, 15])
+def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(world, whole, after, tmp_path, monkeypatch):
+    """Killed while everything is trained on, and between two readings of the target's gradient."""
+    monkeypatch.setattr(looped, "KEEP_SECONDS", -1.0)
+    monkeypatch.setattr(looped, "KEEP_SHARE", 1e9)
+    keep, steps = looped.StoredLoop.keep, [0]
+
+    def killing(self: looped.StoredLoop, state: Any) -> None:
+        keep(self, state)
+        steps[0] += 1
+        if steps[0] == after:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(looped.StoredLoop, "keep", killing)
+        with pytest.raises(Killed):
+            pipeline.run(settings(world, "filter_then_weight"), tmp_path / "run")
+    pipeline.run(settings(world, "filter_then_weight"), tmp_path / "run")
+    assert tiny_world.promised(tmp_path / "run") == tiny_world.promised(whole)
+
+
+@pytest.mark.parametrize(
+    "loop", [{"metric": "factored"}, {"power": 0.0}, {"layers": {"modules": ["o_proj"]}}, {"kept_bytes": 0}]
+)
+def test_every_setting_runs(world, loop, tmp_path):
+    assert (
+        tiny_world.weights(pipeline.run(settings(world, "filter_then_weight", loop=loop), tmp_path / "run")).std() > 0
+    )
+
+
+def test_adapters_alone_are_compared_and_trained(world, tmp_path):
+    run = pipeline.run(settings(world, "filter_then_weight", model={"lora": {"rank": 2}}), tmp_path / "run")
+    assert tiny_world.weights(run).std() > 0
+
+
+def test_they_cannot_be_refined(world):
+    pool = {"text": None, "prompt": "prompt", "completion": "completion"}
+    with pytest.raises(ConfigError, match="refine"):
+        settings(world, "greats", pool=pool, refine={})
