@@ -32,6 +32,8 @@ Share = Annotated[float, Field(gt=0, le=1)]
 class StepLoopConfig(LoopSettings):
     """The training of the proxy on what is chosen of every batch."""
 
+    passes: Annotated[int, Field(ge=1)] = 4
+    """Times that every row of the pool is trained on: each visit is one vote on a row, against other rows."""
     keep: Share = 0.5
     """Share of a batch's samples that the model is trained on, at the most."""
     start: Annotated[int, Field(ge=0)] = 30
