@@ -227,6 +227,24 @@ def weigh(
 
 
 @app.command()
+def export(
+    source: RunDir,
+    trainer: Annotated[
+        str, typer.Option("--to", metavar="TRAINER", help="hf, trl, ms-swift, llamafactory, axolotl, ...")
+    ],
+) -> None:
+    """The dataset of RUN as a trainer reads it, into RUN/exports/TRAINER."""
+    from curate import exporting
+    from curate.reports.progress import observer
+    from curate.sinks.exports.registry import find
+
+    entry = find(trainer)
+    with observer(sys.stderr) as progress:
+        place = exporting.export(source, trainer, observer=progress)
+    out.print(f"export   {place}\nhonours  {entry.honours}\nbeware   {entry.beware}", markup=False)
+
+
+@app.command()
 def status(
     source: RunDir,
     watch: Annotated[bool, typer.Option("--watch", help="Show it anew every second, until the end or Ctrl-C.")] = False,
