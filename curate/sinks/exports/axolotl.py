@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from curate.sinks.exports.base import Made, PartsOnly, Rows, chosen, parquet_name, turns, write_text
+from curate.sinks.exports.base import Made, PartsOnly, Rows, chosen, parquet_name, text_file, turns
 from curate.sinks.exports.trl import masked, plain
 from curate.storage import tables
 from curate.storage.atomic import Part
@@ -56,7 +56,7 @@ class Axolotl(PartsOnly):
 
     def close(self, made: Sequence[Made], folder: Path) -> list[Part]:
         """Say of what type the rows are."""
-        return [write_text(folder / "axolotl.yaml", DATASETS.format(kind=KINDS[self._kind]))]
+        return [text_file(folder / "axolotl.yaml", DATASETS.format(kind=KINDS[self._kind]))]
 
 
 EXPORTER = Axolotl

@@ -254,7 +254,7 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> Part:
     return atomic.write_stream(path, write)
 
 
-def write_text(path: Path, text: str) -> Part:
+def text_file(path: Path, text: str) -> Part:
     """A small text file."""
     return atomic.write_bytes(path, text.encode())
 

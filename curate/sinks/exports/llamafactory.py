@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from curate.sinks.exports.base import Made, write_text
+from curate.sinks.exports.base import Made, text_file
 from curate.sinks.exports.chat import Chat
 from curate.storage.atomic import Part
 
@@ -32,7 +32,7 @@ class LlamaFactory(Chat):
 
     def close(self, made: Sequence[Made], folder: Path) -> list[Part]:
         """Name the directory of the files."""
-        return [write_text(folder / "dataset_info.yaml", INFO)]
+        return [text_file(folder / "dataset_info.yaml", INFO)]
 
 
 EXPORTER = LlamaFactory

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from curate.sinks.exports import buckets
-from curate.sinks.exports.base import Made, PartsOnly, Rows, write_text
+from curate.sinks.exports.base import Made, PartsOnly, Rows, text_file
 from curate.storage import atomic
 from curate.storage.atomic import Part
 
@@ -59,7 +59,7 @@ class Megatron(PartsOnly):
             written.append(atomic.write_bytes(folder / f"{bucket.name}.idx", index(lengths, self._dtype)))
             blend.append(f"{bucket.heavy / whole:.9f} {bucket.name}")
         atomic.remove_tree(folder / "pieces")
-        return [*written, write_text(folder / "blend.txt", " ".join(blend) + "\n")]
+        return [*written, text_file(folder / "blend.txt", " ".join(blend) + "\n")]
 
 
 def index(lengths: np.ndarray, dtype: np.dtype[Any]) -> bytes:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.sinks.exports import buckets
-from curate.sinks.exports.base import WEIGHT, Made, PartsOnly, Rows, chosen, turns, with_weight, write_text
+from curate.sinks.exports.base import WEIGHT, Made, PartsOnly, Rows, chosen, text_file, turns, with_weight
 from curate.storage import atomic
 from curate.storage.atomic import Part
 
@@ -49,9 +49,9 @@ class Mosaic(PartsOnly):
             own = [each.facts[bucket.name] for each in made if bucket.name in each.facts]
             shards = [_shard(names, index=index, rows=rows, size=size) for rows, *_, index, size in own]
             content = json.dumps({"shards": shards, "version": 2}, sort_keys=True)
-            indices.append(write_text(folder / bucket.name / "index.json", content))
+            indices.append(text_file(folder / bucket.name / "index.json", content))
         listed = "".join(STREAM.format(name=bucket.name, mean=bucket.mean) for bucket in found)
-        return [*indices, write_text(folder / "streams.yaml", STREAMS + listed)]
+        return [*indices, text_file(folder / "streams.yaml", STREAMS + listed)]
 
 
 def encoded(rows: Sequence[Mapping[str, Any]]) -> bytes:

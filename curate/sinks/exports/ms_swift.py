@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from curate.sinks.exports.base import Made, write_text
+from curate.sinks.exports.base import Made, text_file
 from curate.sinks.exports.chat import Chat
 from curate.storage.atomic import Part
 
@@ -35,7 +35,7 @@ class MsSwift(Chat):
     def close(self, made: Sequence[Made], folder: Path) -> list[Part]:
         """The arguments that name the files."""
         files = [f"  - {part.path.relative_to(folder)}" for each in made for part in each.parts]
-        return [write_text(folder / "swift.yaml", ARGUMENTS.format(files="\n".join(files)))]
+        return [text_file(folder / "swift.yaml", ARGUMENTS.format(files="\n".join(files)))]
 
 
 EXPORTER = MsSwift

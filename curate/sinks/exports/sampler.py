@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from curate.sinks.exports import buckets
-from curate.sinks.exports.base import Made, PartsOnly, Rows, write_text
+from curate.sinks.exports.base import Made, PartsOnly, Rows, text_file
 from curate.storage import tables
 from curate.storage.atomic import Part
 
@@ -59,8 +59,8 @@ class Sampler(PartsOnly):
         }
         configs = "\n".join(CONFIG.format(name=bucket.name) for bucket in found)
         return [
-            write_text(folder / "sampling.json", json.dumps(sampling, indent=1) + "\n"),
-            write_text(folder / "README.md", CARD.format(configs=configs)),
+            text_file(folder / "sampling.json", json.dumps(sampling, indent=1) + "\n"),
+            text_file(folder / "README.md", CARD.format(configs=configs)),
         ]
 
 
