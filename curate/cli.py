@@ -244,6 +244,22 @@ def export(
     out.print(f"export   {place}\nhonours  {entry.honours}\nbeware   {entry.beware}", markup=False)
 
 
+@app.command(name="check-trainer")
+def check_trainer(
+    trainer: Annotated[str, typer.Argument(metavar="TRAINER", help="transformers, trl-weighted, ms-swift, ...")],
+) -> None:
+    """Do weights reach the gradient of the trainer that is installed here? Exit code 4 if they do not, as they are meant.
+
+    Takes two steps of the trainer on a tiny model, moves one weight, and compares the gradients with a plain loop.
+    """
+    from curate import checking
+
+    found = checking.check(trainer)
+    out.print("\n".join(found.lines()), markup=False)
+    if found.verdict.kind != "honoured":
+        raise typer.Exit(4)
+
+
 @app.command()
 def status(
     source: RunDir,
