@@ -135,5 +135,5 @@ def judge(before: Sequence[Tensor], after: Sequence[Tensor], expected: Tensor) -
 
 
 Probe = Callable[..., Observed]
-"""`observe(folder, model, scratch)`: two steps at a learning rate of 0, each over all rows of the export in `folder`, with the model
-in the directory `model`, and room in `scratch`."""
+"""`observe(folder, model, scratch)`: two steps at a learning rate of 0, each over all rows of the export in `folder`, with the
+model in the directory `model`, and room in `scratch`."""

@@ -63,7 +63,7 @@ def encoded(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return np.uint32(len(samples)).tobytes() + starts.astype("<u4").tobytes() + header + b"".join(samples)
 
 
-FORMAT = {"compression": None, "format": "mds", "hashes": [], "size_limit": None}
+FORMAT = {"compression": None, "format": "mds", "hashes": [], "size_limit": None, "version": 2}
 
 
 def _sample(row: Mapping[str, Any], names: Sequence[str]) -> bytes:
@@ -89,7 +89,7 @@ def _columns(names: Sequence[str]) -> dict[str, list[Any]]:
 
 def _shard(names: Sequence[str], *, index: int, rows: int, size: int) -> dict[str, Any]:
     data = {"basename": _basename(index), "bytes": size, "hashes": {}}
-    return {**_columns(names), **FORMAT, "raw_data": data, "samples": rows, "version": 2, "zip_data": None}
+    return {**_columns(names), **FORMAT, "raw_data": data, "samples": rows, "zip_data": None}
 
 
 def _basename(index: int) -> str:

@@ -76,7 +76,7 @@ EXPORTERS = {
             "mosaic",
             "MDS streams, eight buckets an octave of weight, `streams.yaml`",
             "sampling: an epoch repeats a bucket as it weighs, within a tenth of a row's own",
-            "`weight` rides along unread; no weights of tokens",
+            "`weight` rides along unread; a stream has a whole number of rows, the fraction is cut; no weights of tokens",
         ),
         Entry("jsonl", "jsonl", "JSON Lines, all columns", "whatever reads the key `weight`", "nothing by itself"),
         Entry(

@@ -1,1 +1,1 @@
-"""Stands for torchvision, which has no build for the CPU build of PyTorch: `streaming` imports it for images, and reads none here."""
+"""Stands for torchvision, of which PyTorch's CPU build has none here: `streaming` imports it, and reads no image."""
