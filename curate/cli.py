@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from curate import early
+from curate import early, trainer_verbs
 from curate.errors import ConfigError, CurateError
 from curate.reports.figures import amount, size
 from curate.reports.progress import duration
@@ -226,38 +226,8 @@ def weigh(
     out.print(f"dataset  {where / 'dataset'}\nreport   {where / 'report.html'}", markup=False)
 
 
-@app.command()
-def export(
-    source: RunDir,
-    trainer: Annotated[
-        str, typer.Option("--to", metavar="TRAINER", help="hf, trl, ms-swift, llamafactory, axolotl, ...")
-    ],
-) -> None:
-    """The dataset of RUN as a trainer reads it, into RUN/exports/TRAINER."""
-    from curate import exporting
-    from curate.reports.progress import observer
-    from curate.sinks.exports.registry import find
-
-    entry = find(trainer)
-    with observer(sys.stderr) as progress:
-        place = exporting.export(source, trainer, observer=progress)
-    out.print(f"export   {place}\nhonours  {entry.honours}\nbeware   {entry.beware}", markup=False)
-
-
-@app.command(name="check-trainer")
-def check_trainer(
-    trainer: Annotated[str, typer.Argument(metavar="TRAINER", help="transformers, trl-weighted, ms-swift, ...")],
-) -> None:
-    """Do weights reach the gradient of the trainer that is installed here? Exit code 4 if they do not, as they are meant.
-
-    Takes two steps of the trainer on a tiny model, moves one weight, and compares the gradients with a plain loop.
-    """
-    from curate import checking
-
-    found = checking.check(trainer)
-    out.print("\n".join(found.lines()), markup=False)
-    if found.verdict.kind != "honoured":
-        raise typer.Exit(4)
+app.command()(trainer_verbs.export)
+app.command(name="check-trainer")(trainer_verbs.check_trainer)
 
 
 @app.command()

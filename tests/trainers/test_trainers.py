@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +41,21 @@ def python(environment: str, *arguments: object) -> subprocess.CompletedProcess[
     return subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True, env=settings, timeout=500)
 
 
+@lru_cache
+def checked(name: str) -> subprocess.CompletedProcess[str]:
+    return python(VERDICTS[name][0], "-m", "curate", "check-trainer", name)
+
+
 @pytest.mark.parametrize("name", VERDICTS)
 def test_the_verdict_on_a_trainer_is_right(name: str) -> None:
-    environment, expected = VERDICTS[name]
-    ended = python(environment, "-m", "curate", "check-trainer", name)
+    expected, ended = VERDICTS[name][1], checked(name)
     assert f"{name}: weights {expected}, " in ended.stdout, ended.stdout[-2000:] + ended.stderr[-2000:]
     assert ended.returncode == (0 if expected == "honoured" else 4)
 
 
 def test_ms_swift_weighs_all_but_the_token_that_ends_a_turn() -> None:
     """Distorted by that alone: nearly the right amount, little astray, the same in both steps."""
-    ended = python("ms-swift", "-m", "curate", "check-trainer", "ms-swift")
+    ended = checked("ms-swift")
     amount, astray = ended.stdout.splitlines()[-1].split(" of the right amount; ")
     assert 0.9 < float(amount) < 1
     assert 1 < float(astray.split(" %")[0]) < 20

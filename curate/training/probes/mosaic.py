@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,13 @@ from curate.training.check import Labelled, Observed, gradient, tokens_with_loss
 
 def observe(folder: Path, model: Path, scratch: Path) -> Observed:
     """The gradient of two epochs; the rows of the export are those that `curate check-trainer` made."""
-    from streaming import Stream, StreamingDataset
-
+    library: Any = import_module("streaming")
     named = parse((folder / "streams.yaml").read_bytes(), "streams.yaml")[0]["streams"]
-    streams = [Stream(local=str(folder / each["local"]), repeat=each["repeat"]) for each in named.values()]
-    data = StreamingDataset(streams=streams, batch_size=1, shuffle=False, num_canonical_nodes=1)
+    streams = [library.Stream(local=str(folder / each["local"]), repeat=each["repeat"]) for each in named.values()]
+    data = library.StreamingDataset(streams=streams, batch_size=1, shuffle=False, num_canonical_nodes=1)
     network, tokenizer = tiny.load(model)
     epochs = [[_labelled(row, tokenizer) for row in data] for _ in range(2)]
-    known = sorted({row for epoch in epochs for row in epoch}, key=lambda row: row.ids)
+    known = sorted({row for epoch in epochs for row in epoch}, key=lambda row: [*row.ids])
     count = tokens_with_loss(known)
     found = [
         gradient(network, known, {place: epoch.count(row) for place, row in enumerate(known)}, count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ from curate.training.check import Labelled, Observed, steps
 
 def observe(folder: Path, model: Path, scratch: Path) -> Observed:
     """Two steps of full fine-tuning."""
-    from swift.pipelines.train.sft import SwiftSft
-
+    library: Any = import_module("swift.pipelines.train.sft")
     named = parse((folder / "swift.yaml").read_bytes(), "swift.yaml")[0]
     options: dict[str, Any] = {
         "model": model, "model_type": "qwen2", "template": "chatml", "tuner_type": "full", "torch_dtype": "float32",
@@ -24,7 +24,7 @@ def observe(folder: Path, model: Path, scratch: Path) -> Observed:
         "gradient_checkpointing": "false", "bf16": "false",
     }  # fmt: skip
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    pipeline: Any = SwiftSft([*words, "--dataset", *(str(folder / path) for path in named["dataset"])])
+    pipeline = library.SwiftSft([*words, "--dataset", *(str(folder / path) for path in named["dataset"])])
     data = pipeline._prepare_dataset()[0]
     rows = [Labelled(row["input_ids"], row["labels"]) for row in (data[place] for place in range(len(data)))]
     with steps() as found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,12 @@ from curate.training.weighted_trainer import WeightedTrainer
 
 def plain(folder: Path, model: Path, scratch: Path) -> Observed:
     """SFTTrainer with the weight column in its training data."""
-    from trl.trainer.sft_trainer import SFTTrainer
-
-    return _observe(SFTTrainer, folder, model, scratch)
+    return _observe(_library().SFTTrainer, folder, model, scratch)
 
 
 def weighted(folder: Path, model: Path, scratch: Path, **changes: Any) -> Observed:
     """The same with the mixin."""
-    from trl.trainer.sft_trainer import SFTTrainer
-
-    return _observe(type("Weighted", (WeightedTrainer, SFTTrainer), {}), folder, model, scratch, **changes)
+    return _observe(type("Weighted", (WeightedTrainer, _library().SFTTrainer), {}), folder, model, scratch, **changes)
 
 
 def padding_free(folder: Path, model: Path, scratch: Path) -> Observed:
@@ -32,13 +29,12 @@ def padding_free(folder: Path, model: Path, scratch: Path) -> Observed:
 
 def _observe(kind: Any, folder: Path, directory: Path, scratch: Path, **changes: Any) -> Observed:
     import datasets
-    from trl.trainer.sft_config import SFTConfig
 
     model, tokenizer = tiny.load(directory)
     data: Any = datasets.load_dataset(str(folder), split="train", cache_dir=str(scratch / "cache"))
     trainer = kind(
         model=model,
-        args=SFTConfig(**{**settings(scratch), "gradient_checkpointing": False, **changes}),
+        args=_library().SFTConfig(**{**settings(scratch), "gradient_checkpointing": False, **changes}),
         train_dataset=data,
         processing_class=tokenizer,
     )
@@ -46,3 +42,7 @@ def _observe(kind: Any, folder: Path, directory: Path, scratch: Path, **changes:
     with steps() as found:
         trainer.train()
     return Observed(rows, found.of(model))
+
+
+def _library() -> Any:
+    return import_module("trl")
