@@ -2,8 +2,9 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 PEERS := bergson dattri-llm opacus
+TRAINERS := trl ms-swift llamafactory mosaic megatron
 .DELETE_ON_ERROR:
-.PHONY: quickstart smollm2 arena test test-slow lint data bench-features clean
+.PHONY: quickstart smollm2 arena test test-slow test-trainers lint data bench-features clean
 
 quickstart: data  ## weigh a mixed pool of real text for one domain, in a few minutes
 	$(BIN)/curate run pipelines/quickstart.yaml
@@ -20,7 +21,10 @@ test: data  ## everything that is fast enough to run on every change
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: data data/sample/smollm2/.made  ## the rest: the real pretrained model
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not trainers"
+
+test-trainers: .venv/.installed $(TRAINERS:%=.trainers/%/.installed)  ## the real trainers read the exports, each in an environment of its own
+	$(BIN)/python -m pytest -m trainers
 
 lint: .venv/.installed  ## style, types, who imports whom
 	$(BIN)/ruff format --check .
@@ -44,6 +48,12 @@ data: data/sample/.made data/sample/arena/.made  ## the sample pools, targets an
 	$(PYTHON) -m venv .bench/$*
 	.bench/$*/bin/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' requirements.lock)
 	.bench/$*/bin/python -m pip install --quiet --no-deps -r $<
+	touch $@
+
+.trainers/%/.installed: tests/trainers/requirements-%.txt
+	$(PYTHON) -m venv .trainers/$*
+	.trainers/$*/bin/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' requirements.lock)
+	.trainers/$*/bin/python -m pip install --quiet --no-deps -r $<
 	touch $@
 
 data/packages/.made: .venv/.installed data/requirements.txt

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from curate import early
+from curate import early, trainer_verbs
 from curate.errors import ConfigError, CurateError
 from curate.reports.figures import amount, size
 from curate.reports.progress import duration
@@ -224,6 +224,10 @@ def weigh(
     where = run_dir or again.directory(source, pool=pool, target=target, method=method)
     pipeline.run(job, where, observer=observer(sys.stderr), reuse=reuse)
     out.print(f"dataset  {where / 'dataset'}\nreport   {where / 'report.html'}", markup=False)
+
+
+app.command()(trainer_verbs.export)
+app.command(name="check-trainer")(trainer_verbs.check_trainer)
 
 
 @app.command()

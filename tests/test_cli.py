@@ -105,6 +105,28 @@ def test_run_takes_a_directory_and_changed_keys(curate, world, tmp_path):
     assert tiny_world.written(tmp_path / "elsewhere").num_rows == 12
 
 
+def test_export_prints_where_it_is_and_what_the_trainer_does_with_it(curate, copy):
+    called = curate("export", copy, "--to", "trl")
+    assert called.code == 0
+    assert called.out.splitlines()[0] == f"export   {copy}/exports/trl"
+    assert [line.split()[0] for line in called.out.splitlines()] == ["export", "honours", "beware"]
+    assert (copy / "exports" / "trl" / "export.json").is_file()
+    assert curate("export", copy, "--to", "trl").out == called.out
+    assert curate("verify", copy).code == 0
+    refused = curate("export", copy, "--to", "nothing")
+    assert refused.code == 2
+    assert "one of hf, trl" in refused.err
+
+
+def test_check_trainer_says_what_it_found_by_its_exit_code(curate):
+    plain, weighted = curate("check-trainer", "transformers"), curate("check-trainer", "transformers-weighted")
+    assert (plain.code, weighted.code) == (4, 0)
+    assert "transformers: weights ignored, transformers 5." in plain.out
+    assert "transformers-weighted: weights honoured" in weighted.out
+    assert "1.0000 of the right amount; 0.00 % of the move went astray" in weighted.out
+    assert curate("check-trainer", "nothing").code == 2
+
+
 def test_plan_prints_every_stage_and_writes_nothing(curate, world, tmp_path):
     file = world.file(tmp_path / "mine.yaml")
     called = curate("plan", file)

@@ -19,16 +19,21 @@ def encode(content: dict[str, Any]) -> bytes:
 
 def load(root: Path) -> dict[str, Any] | None:
     """The manifest of a run, or None while the run is not finished. Raises IntegrityError if it was edited."""
-    path = RunPaths(root).manifest
+    fix = "Delete it and run the same command again: the parts are verified and the manifest is written anew."
+    return read(RunPaths(root).manifest, fix=fix)
+
+
+def read(path: Path, *, fix: str) -> dict[str, Any] | None:
+    """A file that `encode` made, or None if there is none. Raises IntegrityError if it was edited."""
     if not path.is_file():
         return None
     try:
         content = json.loads(path.read_bytes())
         stated = content.pop("self")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _edited(path) from error
+        raise _edited(path, fix) from error
     if fingerprint(content) != stated:
-        raise _edited(path)
+        raise _edited(path, fix)
     return content
 
 
@@ -38,10 +43,6 @@ def withdraw(paths: RunPaths) -> None:
         atomic.remove(paths.manifest)
 
 
-def _edited(path: Path) -> IntegrityError:
-    return IntegrityError(
-        str(path),
-        "bytes that do not match their own hash",
-        "the manifest as curate wrote it",
-        "Delete it and run the same command again: the parts are verified and the manifest is written anew.",
-    )
+def _edited(path: Path, fix: str) -> IntegrityError:
+    found = "bytes that do not match their own hash"
+    return IntegrityError(str(path), found, "the file as curate wrote it", fix)

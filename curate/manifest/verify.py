@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from curate.errors import IntegrityError
-from curate.manifest import commits, dataset, generations, run
+from curate.manifest import commits, dataset, exports, generations, run
 from curate.storage.fingerprint import sha256_file
 from curate.storage.paths import RunPaths
 
@@ -23,7 +23,7 @@ def verify(root: Path, *, progress: Callable[[int], None] = lambda parts: None) 
         all is well.
     """
     paths = RunPaths(root)
-    lines = [*_run_problems(root), *_manifest_problems(root), *generations.problems(root)]
+    lines = [*_run_problems(root), *_manifest_problems(root), *generations.problems(root), *exports.problems(root)]
     listed: set[Path] = set()
     for stage, indices in commits.stages(paths).items():
         for index in indices:

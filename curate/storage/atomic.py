@@ -110,6 +110,34 @@ def remove_all(paths: Iterable[Path]) -> None:
                 path.parent.rmdir()
 
 
+def settle(directory: Path, place: Path) -> None:
+    """Give a finished directory its final name, in the same parent; what had that name is removed. Raises ResourceError.
+
+    Whoever looks under the final name finds the old one, for a moment none, then the new one whole.
+    """
+    old = place.with_name(f".{place.name}.old")
+    remove_tree(old)
+    with explained(place):
+        if place.exists():
+            hook("rename", old)
+            os.replace(place, old)
+        hook("rename", place)
+        os.replace(directory, place)
+        _fsync_directory(place.parent)
+    remove_tree(old)
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a directory and all that is in it; absent is fine. Raises ResourceError."""
+    for path in sorted(directory.rglob("*"), reverse=True) if directory.exists() else []:
+        with explained(path):
+            hook("remove", path)
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+    if directory.exists():
+        with explained(directory):
+            directory.rmdir()
+
+
 def quarantine(path: Path, place: Path) -> Path:
     """Move a part with wrong bytes to `<place>.corrupt-<n>` and return that path. Raises ResourceError."""
     aside = next(name for n in range(1, 10_000) if not (name := Path(f"{place}.corrupt-{n}")).exists())

@@ -148,6 +148,17 @@ class RunPaths:
         """What was put where on a Hub."""
         return self.publications / f"{name}.json"
 
+    @property
+    def exports(self) -> Path:
+        return self.root / "exports"
+
+    def export(self, name: str) -> Path:
+        """The dataset as one trainer reads it."""
+        return self.exports / name
+
+    def unfinished_export(self, name: str) -> Path:
+        return self.exports / f".{name}.partial"
+
     def commit(self, stage: str, index: int) -> Path:
         return self.root / "commits" / stage / f"{index:05d}.json"
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from curate import config
 from curate.registry import METHODS
+from curate.sinks.exports.registry import EXPORTERS
 
 HERE = Path(__file__).parent
 README = HERE.parents[1] / "README.md"
@@ -85,9 +86,32 @@ def refined() -> str:
     return "\n".join(lines)
 
 
+def exports() -> str:
+    """What `curate export` writes, and what becomes of the weights there."""
+    lines = ["| `--to` | writes | honours | beware |", "|---|---|---|---|"]
+    return "\n".join(
+        [
+            *lines,
+            *(f"| `{each.name}` | {each.writes} | {each.honours} | {each.beware} |" for each in EXPORTERS.values()),
+        ]
+    )
+
+
+def trainers() -> str:
+    """What `curate check-trainer` found of the pinned trainers."""
+    result = json.loads((RESULTS / "trainers.json").read_text())
+    lines = [f"{result['date']}:", "", "| `check-trainer` | version | weights | of the right amount | astray |"]
+    lines.append("|---|---|---|---:|---:|")
+    for each in result["checks"]:
+        lines.append(
+            f"| `{each['name']}` | {each['trainer']} | {each['verdict']} | {each['moved']} | {each['astray']} % |"
+        )
+    return "\n".join(lines)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "methods": methods, "reference": reference, "shares": shares, "memory": memory, "features": features,
-    "arena": arena, "refined": refined,
+    "arena": arena, "refined": refined, "exports": exports, "trainers": trainers,
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Names that `streaming.vision` imports."""
