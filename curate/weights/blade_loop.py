@@ -63,7 +63,8 @@ class RhoLoopConfig(LoopSettings):
     """Share of the training on the whole pool before the reference learns and anything is selected: while the learning rate
     rises."""
     steps: Steps = 100
-    """Steps of the reference on the target, at the peak learning rate. With too many it knows the target by heart, and nothing else better."""
+    """Steps of the reference on the target, at the peak learning rate. With too many it knows the target by heart, and nothing
+    else better."""
 
     @property
     def episodes(self) -> Episodes:
