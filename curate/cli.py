@@ -297,10 +297,7 @@ def publish(
     repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="Dataset on the Hub, as ORG/NAME.")],
     private: Annotated[bool, typer.Option("--private", help="Create it private, and refuse a public one.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and list the files; send nothing.")] = False,
-    onto: Annotated[
-        str | None,
-        typer.Option(metavar="COMMIT", help="Replace what others put there: the commit that main is at."),
-    ] = None,
+    onto: Annotated[str | None, typer.Option(metavar="COMMIT", help="Replace what others put there at COMMIT.")] = None,
 ) -> None:
     """Put RUN's dataset on the Hub, verified hash by hash; again to resume, or to publish what is new."""
     from curate.publish import publish as publish_run

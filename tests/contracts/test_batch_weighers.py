@@ -44,7 +44,9 @@ WEIGHERS: dict[str, Callable[[], BatchWeigher]] = {
     "blade, tokens": lambda: blade(unit="token"),
     "blade, target alone": lambda: blade(penalty=0.0),
     "blade, memory": lambda: blade(memory=0.3),
-    "rho_loss": lambda: BladeLoop(RhoLoopConfig(start=0.0, steps=300).episodes, ROWS, unit="sample", keep=0.5),
+    "rho_loss": lambda: BladeLoop(
+        RhoLoopConfig(start=0.0, steps=300, learning_rate=RATE).episodes, ROWS, unit="sample", keep=0.5
+    ),
     "filter_then_weight": lambda: selecting(FilterThenWeight, MetricLoopConfig),
     "filter_then_weight, filter alone": lambda: selecting(FilterThenWeight, MetricLoopConfig, shrink=1.0),
     "filter_then_weight, weights as solved": lambda: selecting(FilterThenWeight, MetricLoopConfig, shrink=0.0),
@@ -54,7 +56,9 @@ WEIGHERS: dict[str, Callable[[], BatchWeigher]] = {
     "tracin": lambda: selecting(Tracin, AimedLoopConfig),
     "max_loss": lambda: selecting(MaxLoss, StepLoopConfig),
     "grad_norm": lambda: selecting(GradNorm, StepLoopConfig),
-    "rho1": lambda: BladeLoop(RhoLoopConfig(start=0.0, steps=300).episodes, ROWS, unit="token", keep=0.5),
+    "rho1": lambda: BladeLoop(
+        RhoLoopConfig(start=0.0, steps=300, learning_rate=RATE).episodes, ROWS, unit="token", keep=0.5
+    ),
 }
 
 
