@@ -29,6 +29,13 @@ def stepped(theta: Point, gradient: Point, rate: float) -> dict[str, Tensor]:
 
 
 def slopes(losses: Callable[[Point], Tensor], theta: Point, direction: Point, *, reach: float = REACH) -> Tensor:
+    """s_j = <v, grad l_j(theta)> [b]; see `slopes_and_losses`."""
+    return slopes_and_losses(losses, theta, direction, reach=reach)[0]
+
+
+def slopes_and_losses(
+    losses: Callable[[Point], Tensor], theta: Point, direction: Point, *, reach: float = REACH
+) -> tuple[Tensor, Tensor]:
     """s_j = <v, grad l_j(theta)> by a central difference, (l_j(theta + e v) - l_j(theta - e v)) / 2e with e = reach / |v|.
 
     Args:
@@ -38,7 +45,8 @@ def slopes(losses: Callable[[Point], Tensor], theta: Point, direction: Point, *,
         reach: |e v|; the error falls as its square until rounding shows.
 
     Returns:
-        [b], float64, without a graph; no number is fetched from the device.
+        Slopes and losses at theta (the mean of both ends, up to e^2), [b] each, float64, without a graph; no number is fetched
+        from the device.
     """
     length = torch.sqrt(torch.stack([value.double().square().sum() for value in direction.values()]).sum())
     step = torch.where(length > 0, reach / length, 0.0)
@@ -48,7 +56,8 @@ def slopes(losses: Callable[[Point], Tensor], theta: Point, direction: Point, *,
             for sign in (1.0, -1.0)
         ]
     difference = ends[0].double() - ends[1].double()
-    return torch.where(length > 0, difference / (2 * step).clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+    found = torch.where(length > 0, difference / (2 * step).clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+    return found, (ends[0].double() + ends[1].double()) / 2
 
 
 def weight_gradient(slopes: Tensor, rate: float) -> Tensor:

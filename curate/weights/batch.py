@@ -29,6 +29,7 @@ class Learner:
         rate: the learning rate of the step that is coming.
         device: where its parameters are.
         token_losses: loss of every token of a batch [b, t], in nats, 0 where `Batch.predicted` is not; differentiable.
+        token_vectors: the input embedding as it is now [v, d], if the model has one.
     """
 
     parameters: Mapping[str, nn.Parameter]
@@ -36,6 +37,7 @@ class Learner:
     rate: Callable[[], float]
     device: torch.device
     token_losses: Callable[[Batch], Tensor]
+    token_vectors: Callable[[], Tensor] | None = None
 
 
 class BatchWeigher(Protocol):

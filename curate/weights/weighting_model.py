@@ -8,18 +8,25 @@ Reference: DWM, 2025, arXiv 2507.16178 (a joint function of the batch; the archi
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from curate.bilevel.unrolled import surrogate
 from curate.types import Batch
 
 SCALARS = 4
 """Numbers that `inputs` adds to a sample's embedding."""
 USUAL_LENGTH, USUAL_SPREAD = 5.0, 1.0
 """Middle and width of the logarithm of a sample's tokens, so that it comes to about 1."""
+NOBODY = -1e4
+"""Logit of a place without a sample."""
+CHUNK = 512
+"""Rows that are weighed together, each in company of its own."""
 GRID = 64
 """Steps in which weights are made more alike."""
 
@@ -85,11 +92,16 @@ class WeightingModel(nn.Module):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Batches [..., b, k] to logits [..., b]; permuting a batch permutes its logits."""
+    def forward(self, inputs: Tensor, real: Tensor | None = None) -> Tensor:
+        """Batches [..., b, k] to logits [..., b]; permuting a batch permutes its logits.
+
+        Args:
+            inputs: of the samples.
+            real: False where there is none, bool [..., b]: nobody looks there; by default all are.
+        """
         hidden = self.first(inputs)
         for layer in self.layers:
-            hidden = layer(hidden)
+            hidden = layer(hidden, None if real is None else real[..., None, None, :])
         return self.last(self.norm(hidden))[..., 0]
 
 
@@ -103,11 +115,11 @@ class Layer(nn.Module):
         self.looks, self.sees = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.widens, self.narrows = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """[..., b, d] to the same."""
+    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """[..., b, d] to the same; `mask` [..., 1, 1, b] says who is looked at."""
         parts = self.looks(self.before_attention(hidden)).chunk(3, dim=-1)
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for part in parts)
-        seen = functional.scaled_dot_product_attention(query, key, value)
+        seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         hidden = hidden + self.sees(seen.transpose(-3, -2).flatten(-2))
         return hidden + self.narrows(functional.gelu(self.widens(self.before_own(hidden))))
 
@@ -135,9 +147,23 @@ def _gentle(logits: Tensor, share: float) -> Tensor:
     return torch.where(shares >= share, scales, 0.0).amax(-1, keepdim=True)
 
 
-def relative_entropy(weights: Tensor) -> Tensor:
-    """How far weights of mean 1 are from uniform, (1/b) sum_j w_j log w_j, in nats; [..., b] to [...]."""
-    return torch.special.xlogy(weights, weights).mean(-1)
+def objective(logits: Tensor, slopes: Tensor, real: Tensor, entropy: float) -> Tensor:
+    """What the network goes down: -sum_j p_j s_j + entropy KL(p | uniform), p = softmax(z), mean over batches.
+
+    The first part is the surrogate of the target's loss (`bilevel.unrolled.surrogate`). The second gives it a minimum inside:
+    p_j is then in proportion to exp(s_j / entropy), the s_j as far as the network can tell them from what it reads.
+
+    Args:
+        logits: z [n, b].
+        slopes: s [n, b], anything where there is no sample.
+        real: where there is one, bool [n, b].
+        entropy: of the second part, in slopes.
+    """
+    log_shares = torch.log_softmax(logits.masked_fill(~real, NOBODY), dim=-1)
+    shares = log_shares.exp()
+    apart = (shares * log_shares).sum(-1) + real.sum(-1).log()
+    gained = torch.stack([surrogate(own, found, 1.0) for own, found in zip(shares, slopes, strict=True)])
+    return (gained + entropy * apart).mean()
 
 
 def vocabulary(counts: Tensor, vectors: Tensor, *, dim: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -149,7 +175,7 @@ def vocabulary(counts: Tensor, vectors: Tensor, *, dim: int, seed: int) -> tuple
         dim: most numbers k.
         seed: of the projection.
     """
-    vectors = vectors.detach().float().cpu()
+    vectors = vectors.detach().float().cpu().clone()  # the model goes on training
     if vectors.shape[1] > dim:
         noise = torch.Generator().manual_seed(seed)
         vectors = vectors @ torch.randn(vectors.shape[1], dim, generator=noise) / vectors.shape[1] ** 0.5
@@ -192,3 +218,45 @@ def inputs(readings: Readings, crowd: Readings | None = None) -> Tensor:
     length = (readings.lengths.log() - USUAL_LENGTH) / USUAL_SPREAD
     scalars = torch.stack([(apart / deviation).clamp(-4, 4), apart, gain - others.mean(), length], dim=1)
     return torch.cat([readings.embedding.float(), scalars.float()], dim=1)
+
+
+@torch.no_grad()
+def logits_in_company(network: WeightingModel, rows: Readings, company: Readings) -> Tensor:
+    """Logit of every row among the same other samples, less the logarithm of the mean of their exponentials [n].
+
+    So what a row weighs depends on no other row of its shard, and logits of different shards can be compared, which those of
+    different batches cannot: a batch has only its own samples to compare.
+
+    Args:
+        network: the weighting model.
+        rows: n of them.
+        company: m samples of the pool.
+    """
+    own, others = inputs(rows, company), inputs(company)
+    found = []
+    for start in range(0, len(own), CHUNK):
+        part = own[start : start + CHUNK, None]
+        logits = network(torch.cat([others.expand(len(part), -1, -1), part], dim=1))
+        found.append(logits[:, -1] - torch.logsumexp(logits[:, :-1], 1) + math.log(len(others)))
+    return torch.cat(found) if found else own.new_zeros(0)
+
+
+def restored(state: Mapping[str, Tensor]) -> WeightingModel:
+    """The network whose `state_dict` this is."""
+    layers = len({name.split(".")[1] for name in state if name.startswith("layers.")})
+    width, seen = state["first.weight"].shape
+    network = WeightingModel(seen, width=width, layers=layers)
+    network.load_state_dict(dict(state))
+    return network
+
+
+def known_from(tensors: Mapping[str, Tensor]) -> Vocabulary | None:
+    """A vocabulary from its tensors by name; None if nothing is known of tokens."""
+    if not len(tensors["surprise"]):
+        return None
+    return Vocabulary(tensors["vectors"], tensors["surprise"], tensors["mean"], tensors["deviation"])
+
+
+def joined(parts: Sequence[Readings]) -> Readings:
+    """Readings of several batches as one."""
+    return Readings(*(torch.cat([getattr(part, name) for part in parts]) for name in Readings.__annotations__))

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.bilevel.feasible import effective_share, softmax_weights
+from curate.bilevel.unrolled import surrogate
 from curate.types import Batch
 from curate.weights.weighting_model import (
     Readings,
@@ -15,8 +16,8 @@ from curate.weights.weighting_model import (
     WeightingModel,
     inputs,
     mean_vectors,
+    objective,
     read,
-    relative_entropy,
     vocabulary,
     weights_of,
 )
@@ -95,9 +96,39 @@ def test_weights_keep_to_the_least_effective_share(logits, share):
         torch.testing.assert_close(weights, softmax_weights(z))
 
 
-def test_relative_entropy_is_nothing_for_uniform_weights_and_log_n_for_one_row():
-    assert float(relative_entropy(torch.ones(8))) == 0
-    assert float(relative_entropy(torch.tensor([8.0, *[0.0] * 7]))) == pytest.approx(torch.tensor(8.0).log().item())
+def test_the_objective_is_least_where_shares_follow_the_slopes():
+    """p proportional to exp(s / entropy), against descent from anywhere."""
+    slopes, real = rows(1, 5), torch.ones(1, 5, dtype=torch.bool)
+    logits = rows(1, 5, seed=2).requires_grad_()
+    optimizer = torch.optim.Adam([logits], lr=0.1)
+    for _ in range(500):
+        optimizer.zero_grad()
+        objective(logits, slopes, real, 0.5).backward()
+        optimizer.step()
+    torch.testing.assert_close(torch.softmax(logits, -1), torch.softmax(slopes / 0.5, -1), atol=1e-3, rtol=0)
+
+
+def test_without_entropy_the_objective_has_the_gradient_of_the_surrogate():
+    slopes, real = rows(1, 5), torch.ones(1, 5, dtype=torch.bool)
+    one, other = (rows(1, 5, seed=2).requires_grad_() for _ in range(2))
+    objective(one, slopes, real, 0.0).backward()
+    surrogate(torch.softmax(other[0], 0), slopes[0], 1.0).backward()
+    torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_batches_of_several_sizes_are_learned_from_together_as_each_alone():
+    model = trained()
+    sizes, seen, slopes = (3, 5), [rows(3), rows(5, seed=2)], [rows(1, 3)[0], rows(1, 5)[0]]
+    padded, found = torch.full((2, 5, 7), 9.0).double(), torch.full((2, 5), 7.0).double()
+    real = torch.tensor([[place < size for place in range(5)] for size in sizes])
+    for place, (own, slope) in enumerate(zip(seen, slopes, strict=True)):
+        padded[place, : len(own)], found[place, : len(own)] = own, slope
+    together = objective(model(padded, real), found, real, 0.4)
+    alone = [
+        objective(model(own)[None], slope[None], torch.ones(1, len(own), dtype=torch.bool), 0.4)
+        for own, slope in zip(seen, slopes, strict=True)
+    ]
+    torch.testing.assert_close(together, torch.stack(alone).mean())
 
 
 # What is read
