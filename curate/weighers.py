@@ -18,7 +18,7 @@ from curate.models.pair import in_float32
 from curate.storage.fingerprint import fingerprint, sha256_file
 from curate.types import Batch
 from curate.weights.batch import Tensors
-from curate.weights.dwm_loop import below
+from curate.weights.dwm_loop import below, of_stage
 from curate.weights.weighting_model import Readings, Vocabulary, WeightingModel, known_from, read, restored
 
 KIND = "curate weighting model 1"
@@ -63,6 +63,7 @@ def stored(job: Job, language_model: LanguageModel) -> Tensors | None:
     if words.get("kind") != KIND:
         fix = "Name state/twin/weigher.safetensors of a run with method dwm."
         raise ModelError(str(path), words.get("kind", "no kind"), KIND, fix)
+    _refuse_partial(tensors, path)
     if len(tensors["vocabulary/surprise"]) and words.get("tokens") != _tokens(language_model):
         fix = "Carry it to a model with the same tokenizer, or learn one with method.loop.embedding: none."
         raise ModelError(str(path), "vectors of another tokenizer's tokens", "those of model.tokenizer", fix)
@@ -89,6 +90,18 @@ def load(job: Job, stage: str, index: int, directory: Path) -> Weigher:
 
 _loaded: dict[tuple[Path | str, ...], Weigher] = {}
 """What this worker used last, by its run and the hashes of its files."""
+
+
+def _refuse_partial(tensors: Tensors, path: Path) -> None:
+    try:
+        for stage in range(1, int(tensors["stages"])):
+            restored(of_stage(tensors, stage))
+        known_from(below(tensors, "vocabulary/"))
+    except (KeyError, RuntimeError, ValueError) as error:
+        fix = "Name the whole file that a run with method dwm wrote."
+        raise ModelError(
+            str(path), f"not a whole weighting model ({str(error)[:120]})", "all its tensors", fix
+        ) from error
 
 
 def _tokens(language_model: LanguageModel) -> str:

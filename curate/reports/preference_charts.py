@@ -21,7 +21,7 @@ def chart(preference: Preference) -> Markup:
 def _curves(preference: Preference) -> alt.LayerChart:
     frame = preference.frame.with_columns(one=pl.lit(1.0))
     scale = alt.Scale(type="log" if preference.name == "perplexity" else "linear", nice=False, zero=False)
-    axis = alt.Axis(grid=False, tickCount=6, format="~g")
+    axis = alt.Axis(grid=False, tickCount=6, format="~s")
     x = alt.X("place:Q", title=UNITS.get(preference.name, preference.name), scale=scale, axis=axis)
     y = alt.Y("weight:Q", title="mean weight", axis=alt.Axis(tickCount=5, domain=False, ticks=False))
     base = alt.Chart(data(frame))

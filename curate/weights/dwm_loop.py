@@ -93,7 +93,7 @@ class DwmLoopConfig(LoopSettings):
     company: Annotated[int, Field(ge=0)] = 64
     """Rows of the last steps that a batch is weighed together with: so a batch of poor rows counts less than one of good ones.
     0 weighs each batch for itself, as published."""
-    width: Count = 32
+    width: Annotated[int, Field(ge=4, multiple_of=4)] = 32
     """Of the weighting model's layers."""
     layers: Annotated[int, Field(ge=0)] = 1
     """Layers of the weighting model."""

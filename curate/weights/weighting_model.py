@@ -82,7 +82,7 @@ class WeightingModel(nn.Module):
         seed: of the initial weights.
     """
 
-    def __init__(self, inputs: int, *, width: int = 64, layers: int = 2, heads: int = 4, seed: int = 0) -> None:
+    def __init__(self, inputs: int, *, width: int = 32, layers: int = 1, heads: int = 4, seed: int = 0) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
