@@ -94,6 +94,11 @@ class Pipeline(Section):
         return getattr(self.method, "loop", None)
 
     @property
+    def weigher(self) -> str | None:
+        """File of a weighting model that the method uses, if it names one."""
+        return getattr(self.method, "weigher", None)
+
+    @property
     def reads_features(self) -> bool:
         """Whether the method needs features."""
         return METHODS[self.method.name].reads == "features" and self.loop is None
@@ -127,10 +132,10 @@ class Pipeline(Section):
     def _whole(self) -> Pipeline:
         if self.reads_features:
             self._check_features()
-        if self.loop is not None and (self.model is None or not self.targets):
+        if self.loop is not None and (self.model is None or not (self.targets or self.weigher)):
             missing = "model" if self.model is None else "target"
             raise ValueError(f"method.loop trains the proxy: a `{missing}` section is needed")
-        if self.refine is not None and self.loop is not None and self.loop.pair:
+        if self.refine is not None and self.loop is not None and self.loop.predictions:
             raise ValueError(
                 f"refine needs a weight learned for every row, and {self.method.name} weighs by its models"
             )
@@ -145,8 +150,8 @@ class Pipeline(Section):
             raise ValueError(f"refine writes responses while the proxy trains: {missing} is needed")
         if self.refine is not None and self.loop is not None and not any(map(self.refine.due, range(self.loop.passes))):
             raise ValueError("refine would never write: give method.loop more passes, or refine a smaller `every`")
-        if self.online is not None and not (self.loop is not None and self.loop.pair):
-            raise ValueError(f"method {self.method.name} cannot weigh shards online; blade, rho_loss and rho1 can")
+        if self.online is not None and not (self.loop is not None and self.loop.predictions):
+            raise ValueError(f"method {self.method.name} cannot weigh shards online; blade, dwm, rho_loss and rho1 can")
         if self.online is not None and self.refine is not None:
             raise ValueError("online and refine cannot both be: the one weighs the pool, the other changes it")
         if self.output.tokens is not None and self.model is None:

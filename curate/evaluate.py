@@ -27,6 +27,7 @@ from curate.reports.evaluation import EvaluationView, ProblemView, render
 from curate.reports.progress import Observer, Silent
 from curate.sources import base as sources
 from curate.storage import atomic, lock, tables
+from curate.weights.settings import LoopSettings
 
 FORWARD = 1 / 3
 """A forward pass as a share of forward and backward."""
@@ -176,8 +177,8 @@ def curation_passes(run_dir: str, parameters: int) -> float:
     if job.pipeline.online is not None:
         return _size(job, parameters) * _online_passes(job)
     if loop is not None:
-        pool = commits.require(job.paths, "fit").facts["tokens"] / loop.passes
-        passes = loop.passes * loop.work + loop.once / max(1.0, pool) + (2 * FORWARD if loop.pair else 0.0)
+        pool = _pool_tokens(job, loop)
+        passes = loop.passes * loop.work + loop.once / max(1.0, pool) + loop.predictions * FORWARD
         return _size(job, parameters) * (passes + _warmup_passes(job, pool))
     if not (job.pipeline.reads_features and features.needs_model):
         return 0.0
@@ -186,6 +187,14 @@ def curation_passes(run_dir: str, parameters: int) -> float:
     states = warmup.checkpoints if warmup else 1
     passes = states if isinstance(features, GradientsConfig) else FORWARD
     return _size(job, parameters) * (passes + _warmup_passes(job, pool))
+
+
+def _pool_tokens(job: Job, loop: LoopSettings) -> float:
+    """Tokens of the pool: as models weighed them, or else as one pass trained on them."""
+    if not loop.predictions:
+        return commits.require(job.paths, "fit").facts["tokens"] / loop.passes
+    shards = range(job.record.shards)
+    return float(sum(commits.require(job.paths, "weigh", index).facts["tokens"] for index in shards))
 
 
 def _online_passes(job: Job) -> float:
@@ -201,7 +210,7 @@ def _online_passes(job: Job) -> float:
         tokens += sum(each.facts["tokens"][shard.index] for shard in own)
     pool = rows * tokens / max(1, weighed)
     trained = loop.passes * loop.work if job.online.follow is None else len(made) * loop.episode / max(1.0, pool)
-    return trained + 2 * FORWARD * weighed / rows + _warmup_passes(job, pool)
+    return trained + loop.predictions * FORWARD * weighed / rows + _warmup_passes(job, pool)
 
 
 def _size(job: Job, parameters: int) -> float:

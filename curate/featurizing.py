@@ -126,6 +126,12 @@ def mixed(
     yield from (_batch(plan[place], block) for place in generator.permutation(len(plan)))
 
 
+def drawn(block: Sequence[Tokens], token_budget: int, *, packs: bool) -> Iterator[Batch]:
+    """A block of rows in batches in the order that they come in, of all lengths; a batch's rows are places in the block."""
+    plan = layout.in_order([len(row.ids) for row in block], token_budget, padded=not packs)
+    yield from (_batch(places, block) for places in plan)
+
+
 def tokenized(
     job: Job, table: pa.Table, section: SourceConfig, language_model: LanguageModel, *, place: Place
 ) -> list[Tokens | None]:

@@ -21,7 +21,7 @@ from curate.reuse import Reuse
 from curate.sinks.base import check_balance, check_collision
 from curate.sources import base as sources
 from curate.sources.base import Source
-from curate.storage.fingerprint import canonical, fingerprint
+from curate.storage.fingerprint import canonical, fingerprint, sha256_file
 from curate.storage.paths import RunPaths
 
 PINNED = ("torch", "numpy", "pyarrow", "transformers", "tokenizers", "peft", "safetensors")
@@ -76,6 +76,7 @@ def survey(pipeline: Pipeline) -> RunRecord:
         targets=[],
         model=model_record(pipeline.model) if pipeline.model is not None and pipeline.reads_model else None,
         encoder=model_record(ModelConfig(name=pipeline.encoder)) if pipeline.encoder else None,
+        weigher=weigher_record(Path(pipeline.weigher)) if pipeline.weigher else None,
         stages={},
         shards=0,
     )
@@ -109,6 +110,14 @@ def model_record(settings: ModelConfig) -> dict[str, Any]:
     }
 
 
+def weigher_record(path: Path) -> dict[str, str]:
+    """A weighting model as run.json names it. Raises ConfigError if there is none."""
+    if not path.is_file():
+        fix = "Name state/twin/weigher.safetensors of a run with method dwm."
+        raise ConfigError(f"method.weigher ({path})", "no such file", "a weighting model", fix)
+    return {"path": str(path.resolve()), "sha256": sha256_file(path)}
+
+
 def _check_environment(old: RunRecord, pipeline: Pipeline, observer: Observer, allow: bool) -> list[str]:
     """What changed since the run began, which is refused unless it is allowed."""
     changed = runs.compare_environment(old, environment(pipeline))
@@ -126,8 +135,10 @@ def _check_environment(old: RunRecord, pipeline: Pipeline, observer: Observer, a
 
 def _check_model(old: RunRecord, now: RunRecord) -> None:
     pairs = {"model.name": (old.model, now.model), "features.model": (old.encoder, now.encoder)}
-    for key, (before, after) in pairs.items():
-        if (before or {}).get("fingerprint") != (after or {}).get("fingerprint"):
+    same = {key: [(each or {}).get("fingerprint") for each in pair] for key, pair in pairs.items()}
+    same["method.weigher"] = [(each.weigher or {}).get("sha256") for each in (old, now)]
+    for key, (before, after) in same.items():
+        if before != after:
             raise ConfigError(
                 key,
                 "files with other content than when this run began",
@@ -186,6 +197,7 @@ def _over(
         [sources.source_from_dict(target) for target in targets],
         model=(record.model or {}).get("fingerprint"),
         encoder=(record.encoder or {}).get("fingerprint"),
+        weigher=(record.weigher or {}).get("sha256"),
         kept_proxy=(kept_proxy or {}).get("fingerprint"),
     )
     shards = len(sources.shards(source, shard_rows=pipeline.pool.shard_rows))

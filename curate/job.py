@@ -35,6 +35,7 @@ from curate.storage.fingerprint import fingerprint
 from curate.storage.paths import RunPaths
 from curate.training.following import OnlineConfig
 from curate.training.loop import Looped
+from curate.training.modelled import Modelled
 from curate.training.paired import Paired
 from curate.types import Features, InputFile, Shard
 
@@ -82,8 +83,8 @@ class Job:
         made = METHODS[self.pipeline.method.name].method()(self.pipeline.method)
         if self.pipeline.loop is None:
             return made
-        if self.pipeline.loop.pair:
-            return self.paired()
+        if self.pipeline.loop.predictions:
+            return self.by_models()
         return Looped(made.batch_weigher, self.pipeline.loop, share=made.config.effective_share)
 
     @property
@@ -93,11 +94,13 @@ class Job:
             raise ConfigError("online", "no such section", "how generations are made", "Add `online: {}` to the file.")
         return self.pipeline.online
 
-    def paired(self) -> Paired:
-        """The method of the pipeline, where a pair of models weighs the rows."""
-        if self.pipeline.loop is None:
+    def by_models(self) -> Paired | Modelled:
+        """The method of the pipeline, where the models that it trained weigh the rows. Raises ConfigError."""
+        loop = self.pipeline.loop
+        if loop is None or not loop.predictions:
             raise ConfigError("method", self.pipeline.method.name, "a method that weighs by its models", "Use blade.")
-        return Paired(METHODS[self.pipeline.method.name].method()(self.pipeline.method), self.pipeline.loop)
+        made = METHODS[self.pipeline.method.name].method()(self.pipeline.method)
+        return Modelled(made, loop, self.pipeline.seed) if loop.weigher else Paired(made, loop)
 
     def verified(self, stage: str, index: int, *, within: Path | None = None) -> list[Path]:
         """Paths of the parts of a committed task, re-hashed; wrong ones are set aside. Raises IntegrityError.

@@ -31,6 +31,7 @@ def stages(
     *,
     model: str | None,
     encoder: str | None = None,
+    weigher: str | None = None,
     kept_proxy: str | None = None,
 ) -> dict[str, str]:
     """Fingerprint of every stage of a run, in order.
@@ -41,6 +42,7 @@ def stages(
         targets: files of every target.
         model: fingerprint of the model as given; None if no stage reads it.
         encoder: fingerprint of the model of `features.model`, if there is one.
+        weigher: sha256 of the weighting model that the method names, if it names one.
         kept_proxy: fingerprint of another run's proxy that this run keeps instead of making its own.
     """
     settings = config.to_dict(pipeline)
@@ -62,7 +64,7 @@ def stages(
         stage("target", proxy, seen, _reader(pipeline, encoder))
         stage("featurize", ("prepare", *proxy), _reader(pipeline, encoder))
     read = [_target(section, source) for section, source in zip(pipeline.targets, targets, strict=True)]
-    own = [settings["method"], pipeline.seed, *([read, settings["refine"]] if pipeline.loop else [])]
+    own = [_method(settings["method"], weigher), pipeline.seed, *([read, settings["refine"]] if pipeline.loop else [])]
     on = ("featurize", "target") if pipeline.reads_features else ("prepare", "proxy") if pipeline.loop else ("prepare",)
     if pipeline.online is not None:
         stage("twin", on, *own)
@@ -136,6 +138,11 @@ def _features(job: Job) -> list[Any]:
 def _reader(pipeline: Pipeline, encoder: str | None) -> list[Any]:
     """The `features` section, and the content of the model that it names."""
     return [pipeline.features.model_dump(mode="json", exclude={"model"}), encoder]
+
+
+def _method(settings: dict[str, Any], weigher: str | None) -> dict[str, Any]:
+    """The `method` section; of a weighting model that it names, the content and not the place."""
+    return settings if weigher is None else {**settings, "weigher": weigher}
 
 
 def _target(section: Any, source: Source) -> list[Any]:

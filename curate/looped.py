@@ -12,7 +12,7 @@ import numpy as np
 import safetensors.torch
 from torch import Tensor
 
-from curate import featurizing, proxies
+from curate import featurizing, proxies, weighers
 from curate.job import Job
 from curate.models import loading
 from curate.models.language_model import LanguageModel
@@ -42,8 +42,9 @@ class StoredLoop:
     def __init__(self, job: Job, stage: str = "fit") -> None:
         self._job, self._stage, self._rows = job, stage, PoolRows(job, job.shards)
         self.notes: list[str] = []
-        self.pair: dict[str, bytes] = {}
-        """What is trained of proxy and reference, as files, where a method keeps both."""
+        self.models: dict[str, bytes] = {}
+        """What rows are weighed by, as files by name: what is trained of proxy and reference, or of the proxy, and a weighting
+        model."""
         self._keep_at, self._told_at = time.monotonic() + KEEP_SECONDS, time.monotonic()
         self._waiting = 0
 
@@ -72,9 +73,9 @@ class StoredLoop:
         """Batches of the pool."""
         return self._stream(batch_tokens, 2)
 
-    def others(self, batch_tokens: int) -> Stream:
-        """Batches of the pool in another order."""
-        return self._stream(batch_tokens, 7)
+    def others(self, batch_tokens: int, *, alike: bool = True) -> Stream:
+        """Batches of the pool in another order, of rows of like length or of all lengths."""
+        return self._stream(batch_tokens, 7, alike=alike)
 
     def targets(self, batch_tokens: int) -> Sequence[Stream]:
         """Batches of each named target."""
@@ -119,9 +120,18 @@ class StoredLoop:
 
     def keep_pair(self, reference: Twin) -> None:
         """Both models as files."""
-        self.pair["proxy"] = loading.trained(self.language_model)
+        self.models["proxy"] = loading.trained(self.language_model)
         with reference.active():
-            self.pair["reference"] = loading.trained(self.language_model)
+            self.models["reference"] = loading.trained(self.language_model)
+
+    def keep_weigher(self, weigher: Tensors) -> None:
+        """The proxy and the weighting model as files."""
+        self.models["proxy"] = loading.trained(self.language_model)
+        self.models["weigher"] = weighers.encoded(weigher, self.language_model)
+
+    def stored_weigher(self) -> Tensors | None:
+        """The weighting model of another run that the method names, if it names one. Raises ConfigError, ModelError."""
+        return weighers.stored(self._job, self.language_model)
 
     def note(self, text: str) -> None:
         """Keep a line for the commit record, and say it now."""
@@ -139,24 +149,29 @@ class StoredLoop:
         """Names training and bytes: a state of other settings, or with a flipped bit, has another."""
         return hashlib.sha256(self._job.record.stages[self._stage].encode() + payload).digest()
 
-    def _stream(self, batch_tokens: int, order: int) -> Stream:
+    def _stream(self, batch_tokens: int, order: int, *, alike: bool = True) -> Stream:
         """Batches of the pool; a number for each order."""
         seed = [self._job.pipeline.seed, order]
-        return Stream(np.arange(self.length), self._layout(batch_tokens), seed=seed, name="pool")
+        return Stream(np.arange(self.length), self._layout(batch_tokens, alike=alike), seed=seed, name="pool")
 
-    def _layout(self, batch_tokens: int) -> Layout:
+    def _layout(self, batch_tokens: int, *, alike: bool = True) -> Layout:
         def layout(drawn: Sequence[int], generator: np.random.Generator) -> Iterator[Batch]:
             read = zip(drawn, self._rows.tokens(np.array(drawn), self.language_model), strict=True)
             usable = [(row, found) for row, found in read if found is not None]
             for start in range(0, len(usable), BLOCK):
-                yield from self._batches(usable[start : start + BLOCK], batch_tokens, generator)
+                yield from self._batches(usable[start : start + BLOCK], batch_tokens, generator if alike else None)
 
         return layout
 
     def _batches(
-        self, block: list[tuple[int, Tokens]], batch_tokens: int, generator: np.random.Generator
+        self, block: list[tuple[int, Tokens]], batch_tokens: int, generator: np.random.Generator | None
     ) -> Iterator[Batch]:
-        """Rows of a block in batches of like length."""
+        """Rows of a block in batches of like length, in random order; without a generator of all lengths, as they come."""
         packs, rows = self.language_model.packs, [found for _, found in block]
-        for batch in featurizing.mixed(rows, batch_tokens, packs=packs, generator=generator):
+        made = (
+            featurizing.drawn(rows, batch_tokens, packs=packs)
+            if generator is None
+            else featurizing.mixed(rows, batch_tokens, packs=packs, generator=generator)
+        )
+        for batch in made:
             yield replace(batch, rows=tuple(block[row][0] for row in batch.rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 from polars.io.plugins import register_io_source
 
 from curate.errors import ConfigError
-from curate.manifest import commits, dataset, run
+from curate.manifest import commits, dataset, generations, run
 from curate.reports import view
 from curate.reports.figures import size
 from curate.reports.generations import lines
+from curate.reports.preferences import Preference, preferences
 from curate.reports.status import status
 from curate.sinks.selection import Selection, counts
 from curate.storage import atomic, tables
@@ -120,7 +121,24 @@ def _view(root: Path) -> view.View:
         dropped=dict(reasons.iter_rows()),
         notes=[*absent, *(fits.facts.get("notes", []) if fits else [])],
         generations=lines(root),
+        preferences=_preferences(root, frame, columns),
     )
+
+
+def _preferences(root: Path, frame: pl.LazyFrame, columns: Sequence[str]) -> list[Preference]:
+    """What a weighting model came to prefer, if the run has one."""
+    paths, newest = RunPaths(root), generations.newest(root)
+    state = paths.calibration(newest) if newest else paths.state
+    arrays = tables.read_arrays(state) if state.is_file() else {}
+    if "preferences/row" not in arrays:
+        return []
+    followed = (
+        frame.select(columns).with_row_index("_row").filter(pl.col("_row").is_in(arrays["preferences/row"].tolist()))
+    )
+    found = (
+        followed.sort("_row").select(pl.col(columns).cast(pl.String).fill_null("(none)")).collect() if columns else None
+    )
+    return preferences(arrays, {} if found is None else {name: found[name].to_list() for name in columns})
 
 
 def _facts(manifest: dict[str, Any], record: run.RunRecord) -> list[tuple[str, str]]:

@@ -166,7 +166,7 @@ class _Estimate:
             return self._twin_tokens()
         if name == "rescore":
             return round(self.rescored * rows * self.tokens_per_row / max(1, self.shards))
-        if name == "weigh" and self._pair and self.pipeline.online is None:
+        if name == "weigh" and self._predictions and self.pipeline.online is None:
             return round(rows * self.tokens_per_row)
         reads_tokens = name in ("featurize", "target") and isinstance(self.features, ProxyFeaturesConfig)
         return round(rows * self.tokens_per_row) if reads_tokens else 0
@@ -189,9 +189,9 @@ class _Estimate:
             "featurize": self._operations() * self.model.parameters * tokens_seen,
             "fit": self._fit_operations(tokens_seen, rows),
             "twin": self._fit_operations(tokens_seen, rows),
-            "rescore": 2 * 2.0 * self.model.parameters * tokens_seen,  # two models predict
+            "rescore": self._predictions * 2.0 * self.model.parameters * tokens_seen,
             "weigh": 20.0 * rows * (k if self.pipeline.reads_features else 1)
-            + 2 * 2.0 * self.model.parameters * tokens_seen,  # two models predict
+            + self._predictions * 2.0 * self.model.parameters * tokens_seen,
         }.get(name, 0.0)
         reading = self.bytes_in / 100e6 if name in ("prepare", "render") else 0.0
         hashing = (
@@ -230,7 +230,7 @@ class _Estimate:
             "fit": self._fit_memory(k, shard),
             "twin": self._fit_memory(k, shard),
             "rescore": 8 * self.model.parameters,
-            "weigh": 4 * shard * k + (8 * self.model.parameters if self._pair else 0),
+            "weigh": 4 * shard * k + 4 * self._predictions * self.model.parameters,
         }.get(name, 4 * self.bytes_in // max(1, self.shards))
 
     def _fit_memory(self, k: int, shard: int) -> int:
@@ -244,9 +244,9 @@ class _Estimate:
         return 3 * 8 * k * k + 4 * shard * k if self.pipeline.reads_features else 0
 
     @property
-    def _pair(self) -> bool:
-        """Whether two models weigh the rows."""
-        return self.pipeline.loop is not None and self.pipeline.loop.pair
+    def _predictions(self) -> int:
+        """Models that predict a row to weigh it."""
+        return 0 if self.pipeline.loop is None else self.pipeline.loop.predictions
 
     def _disk(self, name: str, rows: int) -> int:
         token_weights = round(2 * rows * self.tokens_per_row) if self.pipeline.token_level else 0
@@ -254,7 +254,7 @@ class _Estimate:
             "proxy": 12 * self.model.parameters * self.checkpoints,
             "target": rows * (encoding.row_bytes("float32", self.dim) + 32),
             "featurize": rows * (encoding.row_bytes(self.features.dtype, self.dim) + 32),
-            "fit": 8 * self.model.parameters if self._pair else 4096,
+            "fit": 4 * self._predictions * self.model.parameters or 4096,
             "twin": 32 * self.model.parameters,
             "rescore": 16 * rows,
             "weigh": 12 * rows + token_weights,

@@ -128,6 +128,14 @@ METHODS = {
             loop=True,
         ),
         Entry(
+            "dwm",
+            "curate.weights.dwm",
+            "",
+            "arXiv 2507.16178",
+            "what a network of whole batches says, which learned what one step under its weights does to the target",
+            loop=True,
+        ),
+        Entry(
             "dsir",
             "curate.weights.dsir",
             "ngrams",

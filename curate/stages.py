@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from curate import excess, featurizing, keys, proxies, stability, twins
+from curate import featurizing, keys, model_weights, proxies, stability, twins
 from curate.contents import Content, Outcome
 from curate.errors import DataError, IntegrityError
 from curate.features import store
@@ -168,7 +168,7 @@ def _trained(job: Job) -> Outcome:
     if isinstance(loop, RefinedLoop):
         state, rows = loop.finish(state)
         contents[job.paths.generated], facts["generated"] = rows, len(rows)
-    contents |= {job.paths.pair / f"{name}.safetensors": data for name, data in loop.pair.items()}
+    contents |= {job.paths.pair / f"{name}.safetensors": data for name, data in loop.models.items()}
     facts["notes"] = loop.notes[-20:]
     first = len(job.shards)
     seen = [job.paths.commit("prepare", first + place) for place in range(job.record.generated)]  # of rows now replaced
@@ -182,10 +182,11 @@ def weigh(job: Job, index: int) -> Outcome:
     features, reasons, token_counts = job.stored(index)
     state = tables.read_arrays(job.verified("fit", 0, within=job.paths.state)[0])
     columns: dict[str, pa.Array] = {}
-    if job.pipeline.loop is not None and job.pipeline.loop.pair:
-        found = excess.of_shard(job, index, proxies.pair(job, "fit", 0, job.paths.pair))
-        made, token_counts = job.method().weigh(state, found), found.lengths.numpy()
-        values, columns = made.rows, excess.token_column(made, token_counts)
+    facts: dict[str, Any] = {}
+    if job.pipeline.loop is not None and job.pipeline.loop.predictions:
+        made = model_weights.of_shard(job, index, state, stage="fit", task=0, directory=job.paths.pair)
+        values, columns, token_counts = made.made.rows, made.columns, made.lengths
+        facts = {"tokens": int(token_counts.sum())}
     else:
         values = job.method().weigh(state, features)
     weights = values.to(torch.float32).numpy()
@@ -201,7 +202,8 @@ def weigh(job: Job, index: int) -> Outcome:
         counted = token_counts if token_counts is not None else featurizing.count_tokens(job, index)
         columns["tokens"] = pa.array(counted, pa.int32())
     dropped = sum(reason is not None for reason in reasons)
-    return Outcome({job.paths.weights(index): pa.table(columns)}, rows_in=len(reasons), rows_dropped=dropped)
+    part = {job.paths.weights(index): pa.table(columns)}
+    return Outcome(part, rows_in=len(reasons), rows_dropped=dropped, facts=facts)
 
 
 def _masked(state: dict[str, np.ndarray], features: Features) -> np.ndarray:

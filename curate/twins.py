@@ -10,7 +10,7 @@ import pyarrow as pa
 import safetensors.torch
 import torch
 
-from curate import excess, featurizing, proxies
+from curate import featurizing, model_weights
 from curate.contents import Content, Outcome
 from curate.errors import IntegrityError
 from curate.features.batched import NO_LOSS
@@ -23,7 +23,6 @@ from curate.sources import rows
 from curate.storage import tables
 from curate.storage.fingerprint import sha256_file
 from curate.training.paired import PairWeights
-from curate.weights.excess import row_means
 
 QUANTILES = (0.05, 0.5, 0.95)
 MEASURED = 512
@@ -31,10 +30,10 @@ MEASURED = 512
 
 
 def twin(job: Job, generation: int) -> Outcome:
-    """Proxy and reference of a generation: the proxy trained on, or taken from a checkpoint; then the reference anew."""
+    """The models of a generation: the proxy trained on, or taken from a checkpoint; then what weighs by it, anew."""
     plan, paths, online = plans.require(job.paths, generation), job.paths, job.online
-    paired, problem = job.paired(), StoredLoop(job, "twin")
-    training, weigher = paired.begin(problem)
+    method, problem = job.by_models(), StoredLoop(job, "twin")
+    training, weigher = method.begin(problem)
     if generation > 1:
         [kept] = job.verified("twin", generation - 1, within=paths.training(generation - 1))
         training.load(safetensors.torch.load(kept.read_bytes()))
@@ -47,28 +46,28 @@ def twin(job: Job, generation: int) -> Outcome:
         if plan.files:
             adopt(problem.language_model, _staged(job, plan))
         weigher.refresh()
-    state, found = paired.finish(problem, weigher, MEASURED)
-    contents: dict[Path, Content] = {paths.half(generation, name): data for name, data in problem.pair.items()}
+    state, found = method.finish(problem, weigher, MEASURED)  # pyright: ignore[reportArgumentType] # its own weigher
+    contents: dict[Path, Content] = {paths.half(generation, name): data for name, data in problem.models.items()}
     contents[paths.training(generation)] = safetensors.torch.save(training.state())
     contents[paths.calibration(generation)] = state
     quantiles = torch.quantile(found.float(), torch.tensor(QUANTILES)).tolist()
-    facts = {"excess": [round(each, 5) for each in quantiles], "notes": problem.notes}
+    level = "excess" if "reference" in problem.models else "loss"
+    facts = {level: [round(each, 5) for each in quantiles], "notes": problem.notes}
     return Outcome(contents, (paths.loop,), facts=facts if online.follow else {**facts, "step": training.step})
 
 
 def rescore(job: Job, task: int) -> Outcome:
-    """Weights of one shard by its excess losses under the generation's pair."""
+    """Weights of one shard by the generation's models."""
     generation, index = divmod(task, job.record.shards)
     [state] = job.verified("twin", generation, within=job.paths.calibration(generation))
-    pair = proxies.pair(job, "twin", generation, job.paths.twin(generation))
-    found = excess.of_shard(job, index, pair)
-    made = job.paired().weigh(tables.read_arrays(state), found)
-    means = row_means(found)
-    weights = _mixed(job, generation, index, made)
+    found = model_weights.of_shard(
+        job, index, tables.read_arrays(state), stage="twin", task=generation, directory=job.paths.twin(generation)
+    )
+    values, weights = found.values, _mixed(job, generation, index, found.made)
     columns = {
         "weight": pa.array(weights, pa.float32(), mask=np.isnan(weights)),
-        "excess": pa.array(means.to(torch.float32).numpy(), pa.float32(), mask=torch.isnan(means).numpy()),
-        **excess.token_column(made, found.lengths.numpy()),
+        found.name: pa.array(values.to(torch.float32).numpy(), pa.float32(), mask=torch.isnan(values).numpy()),
+        **found.columns,
     }
     valid = weights[~np.isnan(weights)].astype(np.float64)
     facts = {"sum": float(valid.sum()), "kept": int((valid > 0).sum()), "tokens": int(found.lengths.sum())}
@@ -102,7 +101,8 @@ def weigh(job: Job, index: int) -> Outcome:
 
 def _mixed(job: Job, generation: int, index: int, made: PairWeights) -> np.ndarray:
     """Weights of the shard, float32: with a memory rho below 1, (1 - rho) of what it had before and rho of the new."""
-    now, memory = made.rows.to(torch.float32).numpy(), job.pipeline.method.episodes.memory
+    now, episodes = made.rows.to(torch.float32).numpy(), getattr(job.pipeline.method, "episodes", None)
+    memory = 1.0 if episodes is None else episodes.memory
     if memory == 1:
         return now
     before = generations.load(job.paths.root, generation - 1)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from curate.errors import ModelError
+from curate.models.displaced import displaced
 from curate.models.language_model import LanguageModel
 from curate.models.layers import linear_orientation
 from curate.models.losses import batch_token_losses
@@ -193,15 +194,11 @@ def _slopes(
 
 @contextmanager
 def _moved(moves: list[_Move], epsilon: float) -> Iterator[None]:
-    """Parameters at w + eps v. The tensors they had are set aside, never written to, and set back."""
-    originals = [move.parameter.data for move in moves]
-    try:
-        for move, original in zip(moves, originals, strict=True):
-            move.parameter.data = torch.add(original, move.along, alpha=epsilon)
+    """Parameters at w + eps v."""
+    parameters = {str(place): move.parameter for place, move in enumerate(moves)}
+    ahead = {str(place): move.parameter.data.add(move.along, alpha=epsilon) for place, move in enumerate(moves)}
+    with displaced(parameters, ahead):
         yield
-    finally:
-        for move, original in zip(moves, originals, strict=True):
-            move.parameter.data = original
 
 
 def _unit(moves: list[_Move]) -> float:

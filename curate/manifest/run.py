@@ -37,6 +37,8 @@ class RunRecord:
     byte identity was given up."""
     encoder: dict[str, Any] | None = None
     """Where the model of `features.model` lies, as `model` says it of the proxy."""
+    weigher: dict[str, str] | None = None
+    """Where the weighting model that the method names lies, and its sha256."""
     generated: int = 0
     """How many of the shards are of generated rows."""
     kept_proxy: dict[str, Any] | None = None

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from curate.models.descent import Descent
+from curate.models.displaced import displaced
 
 
 class Twin:
@@ -31,12 +32,8 @@ class Twin:
     @contextmanager
     def active(self) -> Iterator[None]:
         """The model computes with the twin's parameters; no graph of the model may be waiting for its backward pass."""
-        kept = {name: parameter.data for name, parameter in self._live.items()}
-        self._put({name: parameter.data for name, parameter in self.descent.parameters.items()})
-        try:
+        with displaced(self._live, {name: parameter.data for name, parameter in self.descent.parameters.items()}):
             yield
-        finally:
-            self._put(kept)
 
     def step(self, objective: Callable[[], Tensor], rate: float, *others: Callable[[], Tensor]) -> None:
         """One step of the twin on the sum of what `objective` and `others` return, scalars computed with its parameters.
@@ -61,7 +58,3 @@ class Twin:
     def forget(self) -> None:
         """Drop the optimizer's moments: of a twin that is not to move for a while."""
         self.descent.optimizer.state.clear()
-
-    def _put(self, data: Mapping[str, Tensor]) -> None:
-        for name, parameter in self._live.items():
-            parameter.data = data[name]

@@ -75,16 +75,20 @@ def quarter(table: pl.DataFrame, column: str) -> Markup:
 
 
 def excess(lines: Sequence[GenerationLine]) -> Markup:
-    """Excess loss of the rows by generation: the median in its range from the 5th to the 95th percentile."""
-    rows = [(line.number, *line.excess) for line in lines if line.excess is not None]
+    """Excess loss of the rows by generation, or their loss: the median in its range from the 5th to the 95th percentile."""
+    name = "excess loss" if any(line.excess is not None for line in lines) else "loss"
+    levels = [(line.number, line.excess if name == "excess loss" else line.loss) for line in lines]
+    rows = [(number, *level) for number, level in levels if level is not None]
     frame = pl.DataFrame(rows, schema=["generation", "low", "median", "high"], orient="row")
     x = _generation_axis([row[0] for row in rows])
-    y = alt.Y("low:Q", title="excess loss, nats a token", axis=alt.Axis(tickCount=5, domain=False, ticks=False))
+    y = alt.Y("low:Q", title=f"{name}, nats a token", axis=alt.Axis(tickCount=5, domain=False, ticks=False))
     base = alt.Chart(data(frame))
     band = base.mark_area(color=LIGHT.ground).encode(x, y, y2="high:Q")
     line = base.mark_line(color=LIGHT.more, strokeWidth=2, point=alt.OverlayMarkDef(color=LIGHT.more, size=40))
     chart = (band + line.encode(x, alt.Y("median:Q"))).properties(width=WIDTH, height=200)
-    return picture(chart, "Excess loss by generation: median, and from the 5th to the 95th percentile of the rows.")
+    return picture(
+        chart, f"{name.capitalize()} by generation: median, and from the 5th to the 95th percentile of the rows."
+    )
 
 
 def staleness(lines: Sequence[GenerationLine]) -> Markup:

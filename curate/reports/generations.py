@@ -27,6 +27,7 @@ class GenerationLine:
         oldest: generations since the shard that has waited longest was weighed.
         kept: share of the rows with a positive weight.
         excess: 5th, 50th and 95th percentile of the excess loss of the rows weighed anew, nats a token.
+        loss: the same of the loss, for methods without excess.
         rate: rows weighed in a second; None if nobody timed it.
         trainer_rate: steps of the trainer in a minute since the generation before; None if that is not known.
     """
@@ -39,6 +40,7 @@ class GenerationLine:
     oldest: int
     kept: float
     excess: tuple[float, float, float] | None
+    loss: tuple[float, float, float] | None
     rate: float | None
     trainer_rate: float | None
 
@@ -61,7 +63,7 @@ def ages(root: Path) -> dict[int, int]:
 
 
 def _line(made: Generation, timed: dict[str, Any] | None, before: dict[str, Any] | None) -> GenerationLine:
-    excess = made.facts.get("excess")
+    excess, loss = (made.facts.get(name) for name in ("excess", "loss"))
     return GenerationLine(
         made.number,
         made.source.get("step", 0),
@@ -71,6 +73,7 @@ def _line(made: Generation, timed: dict[str, Any] | None, before: dict[str, Any]
         max((made.number - shard.generation for shard in made.shards), default=0),
         sum(shard.kept for shard in made.shards) / max(1, sum(shard.valid for shard in made.shards)),
         (excess[0], excess[1], excess[2]) if excess else None,
+        (loss[0], loss[1], loss[2]) if loss else None,
         timed["rows"] / timed["seconds"] if timed and timed["seconds"] else None,
         _trainer_rate(timed, before),
     )

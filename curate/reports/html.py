@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from curate.reports import charts
+from curate.reports import charts, preference_charts
 from curate.reports.progress import duration
 from curate.reports.view import View
 
@@ -18,8 +18,9 @@ def render(view: View) -> str:
     }
     made = view.generations
     courses = (charts.excess(made), charts.staleness(made)) if made else None
-    page = template("report.html.jinja")
-    return page.render(view=view, histogram=charts.weights(view.histogram), pictures=pictures, courses=courses)
+    liked = [(each.name, preference_charts.chart(each)) for each in view.preferences]
+    page, histogram = template("report.html.jinja"), charts.weights(view.histogram)
+    return page.render(view=view, histogram=histogram, pictures=pictures, courses=courses, preferences=liked)
 
 
 def template(name: str) -> Template:

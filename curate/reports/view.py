@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from curate.reports.generations import GenerationLine
+from curate.reports.preferences import Preference
 from curate.reports.terminal import escape
 
 BINS = 40
@@ -91,6 +92,8 @@ class View:
     notes: Sequence[str] = ()
     generations: Sequence[GenerationLine] = ()
     """Of online mode, the first first."""
+    preferences: Sequence[Preference] = ()
+    """Of a method that learns a model of the weights."""
 
 
 def weighted(frame: pl.LazyFrame) -> pl.LazyFrame:

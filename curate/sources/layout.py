@@ -30,3 +30,18 @@ def batches(lengths: Sequence[int | None], token_budget: int, *, padded: bool = 
             grouped.append([row])
             used = length
     return grouped
+
+
+def in_order(lengths: Sequence[int], token_budget: int, *, padded: bool = True) -> list[list[int]]:
+    """Group neighbouring rows so that a batch keeps the budget, whatever their lengths; see `batches`."""
+    grouped: list[list[int]] = []
+    used, widest = 0, 0
+    for row, length in enumerate(lengths):
+        widest = max(widest, length)
+        used = (len(grouped[-1]) + 1) * widest if padded and grouped else used + length
+        if grouped and used <= token_budget:
+            grouped[-1].append(row)
+        else:
+            grouped.append([row])
+            used = widest = length
+    return grouped

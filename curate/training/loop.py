@@ -50,8 +50,13 @@ class LoopProblem(Protocol):
         """Batches of the pool."""
         ...
 
-    def others(self, batch_tokens: int) -> Stream:
-        """Batches of the pool in an order of their own, beside those that the model is trained on."""
+    def others(self, batch_tokens: int, *, alike: bool = True) -> Stream:
+        """Batches of the pool in an order of their own, beside those that the model is trained on.
+
+        Args:
+            batch_tokens: tokens of a batch.
+            alike: rows of like length in a batch, or as they are drawn.
+        """
         ...
 
     def targets(self, batch_tokens: int) -> Sequence[Stream]:
@@ -82,6 +87,14 @@ class LoopProblem(Protocol):
 
     def keep(self, state: Callable[[], Tensors]) -> None:
         """Offered after every step: keep the state if it is time to."""
+        ...
+
+    def keep_weigher(self, weigher: Tensors) -> None:
+        """Called once the training is over, if the proxy and a weighting model are to weigh rows."""
+        ...
+
+    def stored_weigher(self) -> Tensors | None:
+        """A weighting model that is there already and only to be used, if there is one. Raises ConfigError, ModelError."""
         ...
 
     def keep_pair(self, reference: Twin) -> None:
@@ -157,14 +170,20 @@ class Training:
         model = problem.language_model
         parameters = {name: each for name, each in model.causal.named_parameters() if each.requires_grad}
         self._descent = Descent(parameters, betas=(settings.beta1, settings.beta2))
-        self._pool, self._others = problem.pool(settings.batch_tokens), problem.others(settings.batch_tokens)
+        self._pool = problem.pool(settings.batch_tokens)
+        self._others = problem.others(settings.batch_tokens, alike=settings.alike)
         self._targets = problem.targets(settings.target_budget)
         self._turn, self.step, self.tokens, self._rate = 0, 0, 0, settings.learning_rate
         self._visits = np.zeros(problem.length, bool)
         self._rows = settings.passes * problem.length
-        gradients = MeasuredGradients(model, self._descent.optimizer)
         self._learner = Learner(
-            parameters, problem.losses, lambda: self._rate, model.device, problem.token_losses, gradients
+            parameters,
+            problem.losses,
+            lambda: self._rate,
+            model.device,
+            problem.token_losses,
+            MeasuredGradients(model, self._descent.optimizer),
+            lambda: model.causal.get_input_embeddings().weight,  # pyright: ignore[reportReturnType]
         )
         weigher.begin(self._learner, self._target_batches(), self._others)
 

@@ -85,6 +85,7 @@ class Learner:
         device: where its parameters are.
         token_losses: loss of every token of a batch [b, t], in nats, 0 where `Batch.predicted` is not; differentiable.
         gradients: of single samples; None where they cannot be had.
+        token_vectors: the input embedding as it is now [v, d], if the model has one.
     """
 
     parameters: Mapping[str, nn.Parameter]
@@ -93,6 +94,7 @@ class Learner:
     device: torch.device
     token_losses: Callable[[Batch], Tensor]
     gradients: SampleGradients | None = None
+    token_vectors: Callable[[], Tensor] | None = None
 
 
 class BatchWeigher(Protocol):

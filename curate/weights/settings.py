@@ -50,6 +50,21 @@ class LoopSettings(Section):
         return False
 
     @property
+    def weigher(self) -> bool:
+        """Whether a model of the weights is kept, with the proxy whose losses it reads."""
+        return False
+
+    @property
+    def predictions(self) -> int:
+        """Forward passes that weighing a row takes."""
+        return 2 if self.pair else int(self.weigher)
+
+    @property
+    def alike(self) -> bool:
+        """Whether the batches beside those of the steps are of rows of like length, as those are."""
+        return True
+
+    @property
     def episode(self) -> int:
         """Tokens that a reference learns from each time that it is moved toward the target; 0 where there is none."""
         return 0

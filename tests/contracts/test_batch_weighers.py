@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from curate.weights.batch import BatchWeigher, Learner, Reading
 from curate.weights.bds_loop import BdsLoopConfig, bds_loop
 from curate.weights.blade_loop import BladeLoop, Episodes, RhoLoopConfig, Unit
 from curate.weights.bmo_loop import BmoLoop, BmoLoopConfig
+from curate.weights.dwm_loop import DwmLoop, DwmLoopConfig
 from curate.weights.filter_then_weight import FilterThenWeight
 from curate.weights.grad_match import GradMatch
 from curate.weights.grad_norm import GradNorm
@@ -44,6 +46,9 @@ WEIGHERS: dict[str, Callable[[], BatchWeigher]] = {
     "blade, tokens": lambda: blade(unit="token"),
     "blade, target alone": lambda: blade(penalty=0.0),
     "blade, memory": lambda: blade(memory=0.3),
+    "dwm": lambda: dwm(),
+    "dwm, stages": lambda: dwm(every=None, updates=3),
+    "dwm, as published": lambda: dwm(replay=1, repeats=1, updates=2, company=0),
     "rho_loss": lambda: BladeLoop(
         RhoLoopConfig(start=0.0, steps=300, learning_rate=RATE).episodes, ROWS, unit="sample", keep=0.5
     ),
@@ -66,6 +71,13 @@ def blade(unit: Unit = "sample", **settings: float) -> BladeLoop:
     """Episodes so short that a few lie on either side of every interruption."""
     episodes = Episodes(start=0.0, steps=4, every=7, **{"penalty": 0.5, **settings})
     return BladeLoop(episodes, ROWS, unit=unit, keep=0.5)
+
+
+def dwm(**settings: Any) -> DwmLoop:
+    """Without a first stage to speak of, and phases so short that a few lie on either side of every interruption."""
+    short = {"every": 3, "updates": 1, "repeats": 4, "width": 16, "layers": 1}
+    config = DwmLoopConfig.model_validate({"stages": 40, **short, **settings})
+    return DwmLoop(config, ROWS, share=0.3)
 
 
 def selecting(method: type[SelectingMethod], loop: Callable[..., StepLoopConfig], **settings: float) -> BatchWeigher:
@@ -99,7 +111,10 @@ class World:
         self.frozen = nn.Parameter(torch.ones(1), requires_grad=False)
         self.descent = Descent({"theta": self.theta}, betas=(0.9, 0.95))
         device = torch.device("cpu")
-        self.learner = Learner({"theta": self.theta}, self.losses, lambda: RATE, device, self.token_losses, self)
+        vectors = torch.eye(3)
+        self.learner = Learner(
+            {"theta": self.theta}, self.losses, lambda: RATE, device, self.token_losses, self, lambda: vectors
+        )
 
     def losses(self, batch: Batch) -> Tensor:
         rows = list(batch.rows)
@@ -145,8 +160,10 @@ class World:
 
 
 def batch_of(rows: list[int]) -> Batch:
-    labels = torch.ones(len(rows), 4, dtype=torch.int64)
-    return Batch(tuple(rows), labels, labels, labels)
+    """Both halves of the pool have tokens of their own: whoever reads tokens can learn which half is good."""
+    kinds = torch.tensor([0 if row >= ROWS else 1 + (row >= GOOD) for row in rows])
+    ids = kinds[:, None].expand(-1, 4).contiguous()
+    return Batch(tuple(rows), ids, torch.ones_like(ids), ids)
 
 
 @pytest.fixture(params=WEIGHERS)
