@@ -108,7 +108,7 @@ STEPS = (
     *SELECTING,
     Line(
         "step",
-        "GREATS at ratio 2 / the best that others do",
+        "GREATS at ratio 2 / the fastest other scorer (ghost products, two passes)",
         "curate:chosen_step/greats",
         STEP_PEERS,
         "<= 1.00",

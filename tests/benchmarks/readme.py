@@ -55,7 +55,16 @@ def memory() -> str:
 
 def features() -> str:
     """Gradient features against their limits and against peers, hits and misses."""
-    entries = json.loads((RESULTS / "features.json").read_text())
+    return _ratios("features")
+
+
+def step() -> str:
+    """What choosing inside the training step costs, hits and misses."""
+    return _ratios("step")
+
+
+def _ratios(name: str) -> str:
+    entries = json.loads((RESULTS / f"{name}.json").read_text())
     machine, dates = entries[0]["machine"], sorted({entry["date"] for entry in entries})
     lines = ["| ratio | model, batch | measured (least to most) | wanted | |", "|---|---|---:|---:|---|"]
     for entry in entries:
@@ -136,7 +145,7 @@ def dwm() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "methods": methods, "reference": reference, "shares": shares, "memory": memory, "features": features,
-    "arena": arena, "refined": refined, "exports": exports, "trainers": trainers,
+    "arena": arena, "refined": refined, "step": step, "exports": exports, "trainers": trainers,
 }  # fmt: skip
 
 
