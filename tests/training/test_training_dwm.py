@@ -35,7 +35,7 @@ class Model:
             lambda: RATE,
             torch.device("cpu"),
             lambda batch: self.losses(batch)[:, None].expand(-1, 4),
-            (lambda: table) if vectors else None,
+            token_vectors=(lambda: table) if vectors else None,
         )
 
     def losses(self, batch: Batch) -> Tensor:
@@ -191,7 +191,12 @@ def test_what_tokens_are_known_by_stays_as_it_was_while_the_model_trains():
     model = Model()
     table = torch.eye(3)
     model.learner = Learner(
-        {"theta": model.theta}, model.losses, lambda: RATE, torch.device("cpu"), model.losses, lambda: table
+        {"theta": model.theta},
+        model.losses,
+        lambda: RATE,
+        torch.device("cpu"),
+        model.losses,
+        token_vectors=lambda: table,
     )
     weigher = model.begin()
     model.step(weigher, [0, 1, 2], 0.5)

@@ -34,7 +34,7 @@ def scores(pool: ToyPool, config: Bm25Config) -> np.ndarray:
     rows = pool.values.tolist()
     means = [
         [
-            np.mean([okapi(row, query, rows, config.k1, config.b) / sum(query) for query in queries.tolist()])
+            np.mean([okapi(row, query, rows, config.k1, config.b) / max(1, sum(query)) for query in queries.tolist()])
             for row in rows
         ]
         for queries in pool.targets.values()
