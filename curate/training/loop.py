@@ -181,7 +181,7 @@ class Training:
             lambda: self._rate,
             model.device,
             problem.token_losses,
-            lambda: model.causal.get_input_embeddings().weight,  # pyright: ignore[reportReturnType]
+            lambda: model.causal.get_input_embeddings().weight,  # pyright: ignore[reportArgumentType]
         )
         weigher.begin(self._learner, self._target_batches(), self._others)
 
