@@ -159,19 +159,24 @@ class StoredLoop:
             read = zip(drawn, self._rows.tokens(np.array(drawn), self.language_model), strict=True)
             usable = [(row, found) for row, found in read if found is not None]
             for start in range(0, len(usable), BLOCK):
-                yield from self._batches(usable[start : start + BLOCK], batch_tokens, generator if alike else None)
+                block = usable[start : start + BLOCK]
+                yield from self._batches(block, batch_tokens, generator) if alike else self._drawn(block, batch_tokens)
 
         return layout
 
     def _batches(
-        self, block: list[tuple[int, Tokens]], batch_tokens: int, generator: np.random.Generator | None
+        self, block: list[tuple[int, Tokens]], batch_tokens: int, generator: np.random.Generator
     ) -> Iterator[Batch]:
-        """Rows of a block in batches of like length, in random order; without a generator of all lengths, as they come."""
+        """Rows of a block in batches of like length."""
         packs, rows = self.language_model.packs, [found for _, found in block]
-        made = (
-            featurizing.drawn(rows, batch_tokens, packs=packs)
-            if generator is None
-            else featurizing.mixed(rows, batch_tokens, packs=packs, generator=generator)
-        )
-        for batch in made:
-            yield replace(batch, rows=tuple(block[row][0] for row in batch.rows))
+        return _numbered(block, featurizing.mixed(rows, batch_tokens, packs=packs, generator=generator))
+
+    def _drawn(self, block: list[tuple[int, Tokens]], batch_tokens: int) -> Iterator[Batch]:
+        """Rows of a block in batches of all lengths, as they come."""
+        rows = [found for _, found in block]
+        return _numbered(block, featurizing.drawn(rows, batch_tokens, packs=self.language_model.packs))
+
+
+def _numbered(block: list[tuple[int, Tokens]], batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Batches of places in a block, by the numbers of its rows."""
+    return (replace(batch, rows=tuple(block[row][0] for row in batch.rows)) for batch in batches)

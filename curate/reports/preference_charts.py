@@ -18,7 +18,7 @@ def chart(preference: Preference) -> Markup:
     return picture(drawn, f"Mean weight by {preference.name}, stage by stage; 1 is uniform.")
 
 
-def _curves(preference: Preference) -> alt.LayerChart:
+def _curves(preference: Preference) -> alt.LayerChart | alt.FacetChart:
     frame = preference.frame.with_columns(one=pl.lit(1.0))
     scale = alt.Scale(type="log" if preference.name == "perplexity" else "linear", nice=False, zero=False)
     axis = alt.Axis(grid=False, tickCount=6, format="~s")
@@ -30,7 +30,7 @@ def _curves(preference: Preference) -> alt.LayerChart:
     return alt.layer(uniform, lines).properties(width=WIDTH, height=220)
 
 
-def _dots(preference: Preference) -> alt.LayerChart:
+def _dots(preference: Preference) -> alt.LayerChart | alt.FacetChart:
     names = preference.frame["place"].unique(maintain_order=True).to_list()
     labels = dict(zip(names, short(names), strict=True))
     frame = preference.frame.with_columns(pl.col("place").replace_strict(labels).alias("label"), one=pl.lit(1.0))

@@ -183,7 +183,7 @@ class Training:
             model.device,
             problem.token_losses,
             MeasuredGradients(model, self._descent.optimizer),
-            lambda: model.causal.get_input_embeddings().weight,  # pyright: ignore[reportReturnType]
+            lambda: model.causal.get_input_embeddings().weight,  # pyright: ignore[reportArgumentType]
         )
         weigher.begin(self._learner, self._target_batches(), self._others)
 

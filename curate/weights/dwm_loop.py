@@ -71,7 +71,7 @@ class DwmLoopConfig(LoopSettings):
     """Tokens of the target in an update; by default twice as many as of the pool in a step: one direction serves many slopes."""
     stages: Annotated[int, Field(ge=2)] = 5
     """Equal spans of the training; the first is without weights, and the weighting model is kept at the end of each other."""
-    every: Count | None = 32
+    every: Count | None = 40
     """Steps of the proxy between two phases of the weighting model; null for one at the beginning of each stage, as published."""
     updates: Count = 1
     """M: updates of the weighting model in a phase."""
