@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from pydantic import Field
@@ -28,7 +28,7 @@ class AimedConfig(SelectingConfig):
     """The training: the method always learns while the proxy trains."""
 
 
-class SelectingMethod:
+class SelectingMethod(ABC):
     """A method that is a rule: `choose`."""
 
     Config: ClassVar[type[SelectingConfig]] = SelectingConfig

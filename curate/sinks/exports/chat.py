@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from curate.sinks.exports.base import LINES, Made, PartsOnly, Rows, chosen, turns, write_lines
 
-Weigh = Callable[[dict[str, Any], float], dict[str, Any]]
-"""A turn and the weight of its row to the turn as the trainer reads it."""
 
-
-class Chat(PartsOnly):
+class Chat(PartsOnly, ABC):
     """JSON Lines of `{"messages": [...]}`."""
 
+    @abstractmethod
     def turn(self, turn: dict[str, Any], weight: float) -> dict[str, Any]:
         """A turn of a row of this weight, as the trainer reads it."""
-        raise NotImplementedError
 
     def part(self, rows: Rows, folder: Path) -> Made:
         """Write one file, unless there is no row."""
