@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from curate.errors import ModelError
 from curate.features.gradients import Checkpoint
@@ -16,6 +18,8 @@ from curate.models import loading, warmup
 from curate.models.encoder import Encoder, load_encoder
 from curate.models.language_model import LanguageModel
 from curate.models.pair import Pair, load_pair
+
+Held = TypeVar("Held")
 
 
 @dataclass(frozen=True)
@@ -42,22 +46,38 @@ def proxy(job: Job) -> LanguageModel:
 
 def anew(job: Job) -> LanguageModel:
     """The proxy for whoever changes it; the one that others read stays as it is."""
-    state = states(job)[-1]
-    job.verified("proxy", 0, within=state.model)
-    return loading.load(state.model, config=job.model_config, seed=job.pipeline.seed, tokenizer=job.tokenizer_path)
+    return _opened(job, states(job)[-1])
 
 
 def pair(job: Job, stage: str, index: int, directory: Path) -> Pair:
     """Proxy and reference as a task left them in a directory, loaded once a worker."""
-    key = job.paths.root, *(part.sha256 for part in commits.require(job.paths, stage, index).parts)
-    if key not in _pairs:
-        proxy, reference = (directory / f"{name}.safetensors" for name in ("proxy", "reference"))
-        for half in (proxy, reference):
-            job.verified(stage, index, within=half)
-        _kept.clear()
-        _pairs.clear()
-        _pairs[key] = load_pair(anew(job), reference=reference, proxy=proxy)
-    return _pairs[key]
+
+    def load() -> Pair:
+        proxy, reference = trained(job, stage, index, directory, "proxy", "reference")
+        return load_pair(anew(job), reference=reference, proxy=proxy)
+
+    return only(left_by(job, stage, index), load)
+
+
+def left_by(job: Job, stage: str, index: int) -> Hashable:
+    """Names what a task left, for `only`."""
+    return "left", job.paths.root, *(part.sha256 for part in commits.require(job.paths, stage, index).parts)
+
+
+def trained(job: Job, stage: str, index: int, directory: Path, *names: str) -> list[Path]:
+    """Files of models that a task left in a directory, re-hashed. Raises IntegrityError."""
+    files = [directory / f"{name}.safetensors" for name in names]
+    for file in files:
+        job.verified(stage, index, within=file)
+    return files
+
+
+def only(key: Hashable, load: Callable[[], Held]) -> Held:
+    """What this worker used last, if that has this key; else what `load` makes, once everything else is let go of."""
+    if key not in _held:
+        _held.clear()  # before and not after: a device may not hold two models
+        _held[key] = load()
+    return _held[key]
 
 
 def encoder(job: Job) -> Encoder:
@@ -125,21 +145,15 @@ def _betas(job: Job) -> tuple[float, float]:
 TORCH_BETAS = (0.9, 0.999)
 """What AdamW uses unless it is told otherwise; some checkpoints do not say."""
 
-_pairs: dict[tuple[Path | str, ...], Pair] = {}
-"""The pair that this worker used last, by its run and the hashes of its files."""
-
-_kept: dict[tuple[State, str, str | None], _Loaded] = {}
-"""The state that this worker used last, by its place and by the fingerprints of the stages that made it and read it."""
+_held: dict[Hashable, Any] = {}
+"""The one state, pair or weighing proxy in memory, by what it is, its place, and the hashes or stages that made it."""
 
 
 def _loaded(job: Job, state: State) -> _Loaded:
-    key = state, commits.require(job.paths, "proxy").fingerprint, job.record.stages.get("featurize")
-    if key not in _kept:
-        job.verified("proxy", 0, within=state.model)
-        _kept.clear()  # before and not after: a device may not hold two models
-        _pairs.clear()
-        language_model = loading.load(
-            state.model, config=job.model_config, seed=job.pipeline.seed, tokenizer=job.tokenizer_path
-        )
-        _kept[key] = _Loaded(job, state, language_model)
-    return _kept[key]
+    key = "state", state, commits.require(job.paths, "proxy").fingerprint, job.record.stages.get("featurize")
+    return only(key, lambda: _Loaded(job, state, _opened(job, state)))
+
+
+def _opened(job: Job, state: State) -> LanguageModel:
+    job.verified("proxy", 0, within=state.model)
+    return loading.load(state.model, config=job.model_config, seed=job.pipeline.seed, tokenizer=job.tokenizer_path)

@@ -10,7 +10,6 @@ import torch
 from curate import proxies
 from curate.errors import ModelError
 from curate.job import Job
-from curate.manifest import commits
 from curate.models import loading, tensor_file
 from curate.models.language_model import LanguageModel
 from curate.models.losses import sample_losses
@@ -72,24 +71,18 @@ def stored(job: Job, language_model: LanguageModel) -> Tensors | None:
 
 def load(job: Job, stage: str, index: int, directory: Path) -> Weigher:
     """What a task left in a directory, loaded once a worker. Raises IntegrityError, ModelError."""
-    key = job.paths.root, *(part.sha256 for part in commits.require(job.paths, stage, index).parts)
-    if key not in _loaded:
-        proxy, weigher = (directory / f"{name}.safetensors" for name in ("proxy", "weigher"))
-        for file in (proxy, weigher):
-            job.verified(stage, index, within=file)
-        _loaded.clear()
+
+    def load() -> Weigher:
+        proxy, weigher = proxies.trained(job, stage, index, directory, "proxy", "weigher")
         language_model = proxies.anew(job)
         in_float32(language_model)
         loading.restore(language_model, proxy)
         tensors, _ = tensor_file.decode(weigher.read_bytes(), str(weigher))
         network = restored(below(tensors, "now/")).to(language_model.device)
         known = known_from(below(tensors, "vocabulary/"))
-        _loaded[key] = Weigher(language_model, network, known and known.to(language_model.device))
-    return _loaded[key]
+        return Weigher(language_model, network, known and known.to(language_model.device))
 
-
-_loaded: dict[tuple[Path | str, ...], Weigher] = {}
-"""What this worker used last, by its run and the hashes of its files."""
+    return proxies.only(proxies.left_by(job, stage, index), load)
 
 
 def _refuse_partial(tensors: Tensors, path: Path) -> None:

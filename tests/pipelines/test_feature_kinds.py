@@ -283,7 +283,7 @@ def test_a_damaged_checkpoint_is_found_and_the_run_ends_in_the_same_bytes(run, m
     part.write_bytes(content)
     for path in (tmp_path / "run" / "commits" / "featurize").iterdir():
         path.unlink()
-    proxies._kept.clear()
+    proxies._held.clear()
     with pytest.raises(IntegrityError, match=r"checkpoints/00/proxy/model\.safetensors"):
         run("run", **changes)
     run("run", **changes)
