@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from curate import config, inspection, looped, model_weights, pipeline
+from curate import config, inspection, model_weights, pipeline
 from curate.errors import ConfigError, ModelError
 from curate.job import open_job
 from curate.manifest import commits
@@ -83,27 +83,10 @@ def test_preferences_of_every_stage_are_in_the_state(whole: Path) -> None:
     assert (found["preferences/tokens"][met] > 0).all()
 
 
-class Killed(BaseException):
-    """What a kill leaves behind: nothing is cleaned up."""
-
-
 @pytest.mark.parametrize("after", [4, 13])
 def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(world, whole, after, tmp_path, monkeypatch):
     """Killed in the first stage, and later between two updates of the weighting model."""
-    monkeypatch.setattr(looped, "KEEP_SECONDS", -1.0)
-    monkeypatch.setattr(looped, "KEEP_SHARE", 1e9)
-    keep, steps = looped.StoredLoop.keep, [0]
-
-    def killing(self: looped.StoredLoop, state: Any) -> None:
-        keep(self, state)
-        steps[0] += 1
-        if steps[0] == after:
-            raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(looped.StoredLoop, "keep", killing)
-        with pytest.raises(Killed):
-            pipeline.run(settings(world), tmp_path / "run")
+    tiny_world.run_killed(settings(world), tmp_path / "run", monkeypatch, after=after)
     pipeline.run(settings(world), tmp_path / "run")
     assert tiny_world.promised(tmp_path / "run") == tiny_world.promised(whole)
 

@@ -57,33 +57,11 @@ def steps_of_all(world: World) -> int:
     return len(taken)
 
 
-def always_keep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After every step, however long it takes."""
-    monkeypatch.setattr(looped, "KEEP_SECONDS", -1.0)
-    monkeypatch.setattr(looped, "KEEP_SHARE", 1e9)
-
-
-class Killed(BaseException):
-    """What a kill leaves behind: nothing is cleaned up."""
-
-
 @pytest.mark.parametrize("after", [1, 7, 20])
 def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(
     world, whole, steps_of_all, after, tmp_path, monkeypatch
 ):
-    always_keep(monkeypatch)
-    keep, steps = looped.StoredLoop.keep, [0]
-
-    def killing(self: looped.StoredLoop, state: Any) -> None:
-        keep(self, state)
-        steps[0] += 1
-        if steps[0] == after:
-            raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(looped.StoredLoop, "keep", killing)
-        with pytest.raises(Killed):
-            pipeline.run(settings(world), tmp_path / "run")
+    tiny_world.run_killed(settings(world), tmp_path / "run", monkeypatch, after=after)
     assert (tmp_path / "run" / "state" / "loop.safetensors").exists()
     taken = []
     monkeypatch.setattr(looped.StoredLoop, "keep", lambda self, state: taken.append(1))
@@ -93,18 +71,8 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(
 
 
 def test_a_state_of_other_settings_or_with_a_flipped_bit_is_not_taken_up(world, whole, tmp_path, monkeypatch):
-    always_keep(monkeypatch)
     run = tmp_path / "run"
-    keep = looped.StoredLoop.keep
-
-    def killing(self: looped.StoredLoop, state: Any) -> None:
-        keep(self, state)
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(looped.StoredLoop, "keep", killing)
-        with pytest.raises(Killed):
-            pipeline.run(settings(world), run)
+    tiny_world.run_killed(settings(world), run, monkeypatch, after=1)
     path = run / "state" / "loop.safetensors"
     data = bytearray(path.read_bytes())
     data[-5] ^= 1

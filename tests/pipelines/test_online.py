@@ -147,10 +147,6 @@ def test_more_generations_go_on_where_the_last_ended(world: World, driven: Path,
     assert not RunPaths(root).plan(3).exists()
 
 
-class Killed(BaseException):
-    """What a kill leaves behind: nothing is cleaned up."""
-
-
 @pytest.mark.parametrize("place", [1, 2, 5, 7, 9])
 def test_an_interrupted_generation_ends_in_the_same_bytes(world: World, driven: Path, tmp_path, monkeypatch, place):
     commit, count = commits.commit, 0
@@ -159,11 +155,11 @@ def test_an_interrupted_generation_ends_in_the_same_bytes(world: World, driven: 
         nonlocal count
         count += given[1].stage in ("twin", "rescore")
         if count == place:
-            raise Killed
+            raise tiny_world.Killed
         return commit(*given)
 
     monkeypatch.setattr(commits, "commit", killed)
-    with pytest.raises(Killed):
+    with pytest.raises(tiny_world.Killed):
         online(settings(world), tmp_path / "run")
     monkeypatch.setattr(commits, "commit", commit)
     online(settings(world), tmp_path / "run")
@@ -178,11 +174,11 @@ def test_a_kill_between_part_and_pointer_leaves_the_generation_before(
     def killed(root: Path, generation: generations.Generation) -> None:
         if generation.number == 2:
             told.append(generations.newest(root))
-            raise Killed
+            raise tiny_world.Killed
         publish(root, generation)
 
     monkeypatch.setattr(generations, "publish", killed)
-    with pytest.raises(Killed):
+    with pytest.raises(tiny_world.Killed):
         online(settings(world), tmp_path / "run")
     assert told == [1]
     assert verify(tmp_path / "run") == []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from curate import config, evaluate, excess, featurizing, inspection, looped, pipeline, proxies, trainings
+from curate import config, evaluate, excess, featurizing, inspection, pipeline, proxies, trainings
 from curate.contest import result
 from curate.errors import ConfigError
 from curate.evaluation.arms import Arm
@@ -74,26 +74,9 @@ def test_both_models_are_kept_and_differ(whole: Path) -> None:
     assert not (whole / "state" / "loop.safetensors").exists()
 
 
-class Killed(BaseException):
-    """What a kill leaves behind: nothing is cleaned up."""
-
-
 def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(world, whole, name, tmp_path, monkeypatch):
     """Killed after the tenth step, which lies between two episodes; the reference is not made anew."""
-    monkeypatch.setattr(looped, "KEEP_SECONDS", -1.0)
-    monkeypatch.setattr(looped, "KEEP_SHARE", 1e9)
-    keep, steps = looped.StoredLoop.keep, [0]
-
-    def killing(self: looped.StoredLoop, state: Any) -> None:
-        keep(self, state)
-        steps[0] += 1
-        if steps[0] == 10:
-            raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(looped.StoredLoop, "keep", killing)
-        with pytest.raises(Killed):
-            pipeline.run(settings(world, name), tmp_path / "run")
+    tiny_world.run_killed(settings(world, name), tmp_path / "run", monkeypatch, after=10)
     pipeline.run(settings(world, name), tmp_path / "run")
     assert tiny_world.promised(tmp_path / "run") == tiny_world.promised(whole)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from datasets import load_dataset
 
-from curate import config, looped, pipeline, refine
+from curate import config, pipeline, refine
 from curate.errors import ConfigError
 from curate.manifest.verify import verify
 from tests.pipelines import tiny_world
@@ -116,28 +116,12 @@ def test_same_settings_same_bytes(run: Path, world: World) -> None:
     assert tiny_world.promised(pipeline.run(settings(world), world.root / "again")) == tiny_world.promised(run)
 
 
-class Killed(BaseException):
-    """What a kill leaves behind: nothing is cleaned up."""
-
-
 @pytest.mark.parametrize("after", [1, 6, 9])
 def test_a_killed_run_goes_on_and_writes_no_response_twice(run, world, after, tmp_path, monkeypatch):
     """Killed after some steps; what was written for a pass is read again, not written again."""
-    monkeypatch.setattr(looped, "KEEP_SECONDS", -1.0)
-    monkeypatch.setattr(looped, "KEEP_SHARE", 1e9)
-    keep, steps = looped.StoredLoop.keep, [0]
-
-    def killing(self: looped.StoredLoop, state: Any) -> None:
-        if steps[0] % 2 == 0:  # a state that is older than the responses, too
-            keep(self, state)
-        steps[0] += 1
-        if steps[0] == after:
-            raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(looped.StoredLoop, "keep", killing)
-        with pytest.raises(Killed):
-            pipeline.run(settings(world), tmp_path / "run")
+    tiny_world.run_killed(
+        settings(world), tmp_path / "run", monkeypatch, after=after, every=2
+    )  # a state that is older than the responses, too
     written = (tmp_path / "run" / "state" / "refined" / "pass-00001.arrow").exists()
     made: list[int] = []
     generate = refine.generate

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from curate import config, looped, pipeline
+from curate import config, pipeline
 from curate.errors import ConfigError
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World
@@ -51,27 +51,10 @@ def test_every_method_gives_weights_of_mean_one_and_those_with_a_target_see_it(w
         assert weights[1::2].mean() > AIMED[name] * weights[::2].mean()
 
 
-class Killed(BaseException):
-    """What a kill leaves behind: nothing is cleaned up."""
-
-
 @pytest.mark.parametrize("after", [4, 15])
 def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(world, whole, after, tmp_path, monkeypatch):
     """Killed while everything is trained on, and between two readings of a target's gradient that is a mean of several."""
-    monkeypatch.setattr(looped, "KEEP_SECONDS", -1.0)
-    monkeypatch.setattr(looped, "KEEP_SHARE", 1e9)
-    keep, steps = looped.StoredLoop.keep, [0]
-
-    def killing(self: looped.StoredLoop, state: Any) -> None:
-        keep(self, state)
-        steps[0] += 1
-        if steps[0] == after:
-            raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(looped.StoredLoop, "keep", killing)
-        with pytest.raises(Killed):
-            pipeline.run(averaged(world), tmp_path / "run")
+    tiny_world.run_killed(averaged(world), tmp_path / "run", monkeypatch, after=after)
     pipeline.run(averaged(world), tmp_path / "run")
     assert tiny_world.promised(tmp_path / "run") == tiny_world.promised(whole)
 

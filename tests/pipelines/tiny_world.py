@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import torch
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from curate import config, looped, pipeline
 from curate.registry import METHODS
 from curate.reports import frames
 
@@ -145,6 +147,36 @@ def make(root: Path) -> World:
     target = root / "target.parquet"
     pq.write_table(pa.table({"text": [animal(n) for n in range(1000, 1012, 2)]}), target)
     return World(root, write_model(root / "llama", "llama"), pool, target)
+
+
+class Killed(BaseException):
+    """What a kill leaves behind: nothing is cleaned up."""
+
+
+def always_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training's state after every step, however long it takes."""
+    monkeypatch.setattr(looped, "KEEP_SECONDS", -1.0)
+    monkeypatch.setattr(looped, "KEEP_SHARE", 1e9)
+
+
+def run_killed(
+    settings: config.Pipeline, run: Path, monkeypatch: pytest.MonkeyPatch, *, after: int, every: int = 1
+) -> None:
+    """Run a pipeline whose training is killed after so many steps; its state is kept after the first, and every so many."""
+    always_keep(monkeypatch)
+    keep, steps = looped.StoredLoop.keep, [0]
+
+    def killing(self: looped.StoredLoop, state: Any) -> None:
+        if steps[0] % every == 0:
+            keep(self, state)
+        steps[0] += 1
+        if steps[0] == after:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(looped.StoredLoop, "keep", killing)
+        with pytest.raises(Killed):
+            pipeline.run(settings, run)
 
 
 def written(run: Path) -> pa.Table:
