@@ -118,31 +118,6 @@ def trainers() -> str:
     return "\n".join(lines)
 
 
-def dwm() -> str:
-    """Does a weighting model help where it was learned, and where it was carried; and what did it come to prefer?"""
-    result = json.loads((RESULTS / "dwm.json").read_text())
-    lines = [
-        f"{result['machine']}, {result['date']}, {result['settings']['seeds']} seeds, mean and half its 95 % interval:",
-        "",
-        "| weighting model | parameters | tokens | uniform | DWM | gain over uniform | processor time over uniform |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for each in result["summary"]:
-        gain, half = each["gain"]
-        cells = [
-            f"{each['parameters'] / 1e6:.1f} M",
-            f"{each['tokens']:,}",
-            f"{each['uniform']:.3f}",
-            f"{each['dwm']:.3f}",
-        ]
-        lines.append(f"| {each['where']} | {' | '.join(cells)} | {gain:+.3f} ± {half:.3f} | ×{each['time']:.2f} |")
-    stages = result["stages"]
-    lines += ["", f"| mean weight of | {' | '.join(f'stage {place + 2}' for place in range(len(stages)))} |"]
-    lines.append("|---|" + "---:|" * len(stages))
-    lines += [f"| {name} | {' | '.join(f'{stage[name]:.2f}' for stage in stages)} |" for name in stages[0]]
-    return "\n".join(lines)
-
-
 PARTS: dict[str, Callable[[], str]] = {
     "methods": methods, "reference": reference, "shares": shares, "memory": memory, "features": features,
     "arena": arena, "refined": refined, "step": step, "exports": exports, "trainers": trainers,
