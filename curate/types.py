@@ -87,6 +87,21 @@ class Batch:
         found[:, :1] = False
         return found
 
+    def beginnings(self, share: float) -> Batch:
+        """Every row up to where a share of its predicted tokens has come, in (0, 1]; at least one of them."""
+        predicted = self.predicted
+        wanted = (share * predicted.sum(1, keepdim=True)).ceil()
+        kept = predicted.cumsum(1) - predicted.long() < wanted
+        attention = self.attention * kept
+        length = int(attention.sum(1).max())
+        labels = self.labels.masked_fill(~kept, -100)
+        return Batch(self.rows, self.ids[:, :length], attention[:, :length], labels[:, :length])
+
+    def taken(self, places: Tensor) -> Batch:
+        """Some of its rows, by their places in the batch [n]."""
+        rows = tuple(self.rows[place] for place in places.tolist())
+        return Batch(rows, self.ids[places], self.attention[places], self.labels[places])
+
 
 @dataclass(frozen=True)
 class Features:

@@ -73,6 +73,7 @@ def candidates(
     layers: LayerSettings = ALL_BLOCKS,
     work_bytes: int = WORK_BYTES,
     kept_bytes: int = 2**32,
+    read: float = 1.0,
 ) -> Candidates:
     """Run a batch of candidates.
 
@@ -86,24 +87,29 @@ def candidates(
         layers: whose inner products are summed.
         work_bytes: memory for tiles of token pairs or rows of gradients, besides the factors.
         kept_bytes: the most that factors may take; with more, a step runs the chosen samples again.
+        read: share of each sample's predicted tokens, from the first, that losses and inner products are of. With less than
+            all nothing is kept: the chosen samples are run for the step, whole, and no others.
 
     Raises:
         ModelError: layers whose per-sample gradients cannot be read.
     """
-    read = linear_layers(language_model, layers) if gram or direction is not None else {}
-    linears = captured_layers(language_model)
-    trained = {name: layer for name, layer in linears.items() if layer.weight.requires_grad}  # pyright: ignore
+    compared = linear_layers(language_model, layers) if gram or direction is not None else {}
+    linears, kept_bytes = captured_layers(language_model), kept_bytes if read == 1 else 0
+    trained = {name: layer for name, layer in linears.items() if kept_bytes and layer.weight.requires_grad}  # pyright: ignore
     step = Step(language_model, batch, trained, kept_bytes)
-    products = _Products(metrics, power, direction, gram=gram, work_bytes=work_bytes, batch=batch)
+    products = _Products(metrics, power, direction, gram=gram, work_bytes=work_bytes)
 
     def consume(layer: Captured) -> None:
-        if layer.name in read:
+        if layer.name in compared:
             products.add(layer)
         if layer.name in trained:
             step.add(layer)
 
-    chosen = {name: layer for name, layer in linears.items() if name in read or name in trained}
-    losses = capture(language_model, batch, consume, layers=chosen or linears, observer=step.observed)
+    used = {name: layer for name, layer in linears.items() if name in compared or name in trained}
+    seen = batch if read == 1 else batch.beginnings(read)
+    losses = capture(
+        language_model, seen, consume, layers=used or linears, observer=step.observed if kept_bytes else None
+    )
     products.close()
     return Candidates(losses, products.gram, products.along, step)
 
@@ -146,7 +152,7 @@ class Step:
     @property
     def reused(self) -> bool:
         """Whether the pass that is over is all that a step needs."""
-        return self._left >= self.observed.nbytes and self.observed.strange is None and self.observed.uncalled is None
+        return self._left > self.observed.nbytes and self.observed.strange is None and self.observed.uncalled is None
 
     def loss(self, losses: Tensor, weights: Tensor) -> Tensor:
         """sum_i w_i l_i with its gradient."""
@@ -191,10 +197,7 @@ class Step:
 
     def _again(self, weights: Tensor, device: torch.device) -> Tensor:
         used = weights.nonzero()[:, 0] if weights.any() else torch.tensor([0])
-        batch = self._batch
-        ids, attention, labels = (each[used] for each in (batch.ids, batch.attention, batch.labels))
-        again = Batch(tuple(batch.rows[row] for row in used.tolist()), ids, attention, labels)
-        losses = sample_losses(self._model, again)
+        losses = sample_losses(self._model, self._batch.taken(used))
         return weights[used].to(losses) @ losses
 
 
@@ -209,10 +212,9 @@ class _Products:
         *,
         gram: bool,
         work_bytes: int,
-        batch: Batch,
     ) -> None:
         self._metrics, self._power, self._direction = metrics, power, direction
-        self._wants_gram, self._work, self._samples = gram, work_bytes, len(batch.ids)
+        self._wants_gram, self._work = gram, work_bytes
         self._gram, self._along = list[Tensor](), list[Tensor]()
         self._grouping = Grouping(self._group)
 

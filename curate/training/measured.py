@@ -41,4 +41,5 @@ class MeasuredGradients:
             gram=reading.gram,
             layers=reading.layers,
             kept_bytes=reading.kept_bytes,
+            read=reading.share,
         )

@@ -53,6 +53,7 @@ class Reading:
         exact: take P as the optimizer has it; otherwise a diagonal one by its closest of rank one, which is cheaper.
         layers: the layers whose gradients are compared.
         kept_bytes: the most that a batch's factors may take; with more, the chosen samples are run once more for the step.
+        share: of each sample's predicted tokens, from the first, that is read to choose.
     """
 
     power: float
@@ -60,6 +61,7 @@ class Reading:
     exact: bool
     layers: LayerSettings
     kept_bytes: int
+    share: float
 
 
 class SampleGradients(Protocol):

@@ -29,6 +29,13 @@ PRODUCTS = 1 / 3
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
+class ComparedLayers(LayerSettings):
+    """The layers whose gradients are compared."""
+
+    depth: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Share of the blocks, counted from the last. The last ones choose as well as all do, for half of the time."""
+
+
 class StepLoopConfig(LoopSettings):
     """The training of the proxy on what is chosen of every batch."""
 
@@ -38,8 +45,11 @@ class StepLoopConfig(LoopSettings):
     """Share of a batch's samples that the model is trained on, at the most."""
     start: Annotated[int, Field(ge=0)] = 30
     """Steps on everything before anything is chosen: until then the optimizer's second moment says little."""
-    layers: LayerSettings = Field(default_factory=LayerSettings)
+    layers: ComparedLayers = Field(default_factory=ComparedLayers)
     """The layers whose gradients are compared; trained is everything."""
+    read: Share = 1.0
+    """Share of each sample's tokens, from the first, that the choice is made from. With less, what is chosen is run by itself
+    for the step, and nothing else is run whole: cheaper from about a half downward."""
     kept_bytes: Annotated[int, Field(ge=0)] = 2**32
     """The most memory that a batch's factors may take until the step; with more, the chosen samples are run once more."""
 
@@ -51,7 +61,7 @@ class StepLoopConfig(LoopSettings):
     @property
     def work(self) -> float:
         """A batch is run once; its inner products beside it, where they are asked for."""
-        return 1.0 + PRODUCTS
+        return self.read * (1.0 + PRODUCTS) + (self.keep if self.read < 1 else 0.0)
 
 
 class AimedLoopConfig(StepLoopConfig):
@@ -125,7 +135,7 @@ class StepLoop:
         aimed = settings if isinstance(settings, AimedLoopConfig) else None
         metric = settings if isinstance(settings, MetricLoopConfig) else None
         power, exact = (metric.power, metric.metric == "exact") if metric else (0.0, True)
-        self._reading = Reading(power, gram, exact, settings.layers, settings.kept_bytes)
+        self._reading = Reading(power, gram, exact, settings.layers, settings.kept_bytes, settings.read)
         self._aimed = aimed
         self._direction: Tensors | None = None
         self._sums, self._visits = torch.zeros(2, rows, dtype=torch.float64)

@@ -55,10 +55,16 @@ CANDIDATES_OF_A_STEP = 2
 """Candidates for each sample that is trained on."""
 SELECTIONS: dict[str, dict[str, Any]] = {
     "filter_then_weight": {"name": "filter_then_weight"},
+    "filter_then_weight/all": {"name": "filter_then_weight", "loop": {"layers": {"depth": 1.0}}},
     "filter_then_weight/factored": {"name": "filter_then_weight", "loop": {"metric": "factored"}},
-    "filter_then_weight/o_proj": {"name": "filter_then_weight", "loop": {"layers": {"modules": ["o_proj"]}}},
+    "filter_then_weight/half": {"name": "filter_then_weight", "loop": {"read": 0.5}},
+    "filter_then_weight/cheap": {
+        "name": "filter_then_weight",
+        "loop": {"read": 0.5, "layers": {"modules": ["o_proj"]}},
+    },
     "greats": {"name": "greats"},
     "tracin": {"name": "tracin"},
+    "tracin/all": {"name": "tracin", "loop": {"layers": {"depth": 1.0}}},
 }
 
 
@@ -273,7 +279,18 @@ def direction_by_difference(folder: Path) -> Run:
 
 def rescoring(folder: Path) -> Run:
     """What online mode does with a batch: excess losses under proxy and reference, two forward passes."""
-    lm, samples = language_model(folder), full_batch(batch(folder)[0])
+    return _rescored(language_model(folder), folder)
+
+
+def rescoring_adapters(folder: Path) -> Run:
+    """The same of two sets of adapters on one base."""
+    path = folder / "model"
+    config = ModelConfig.model_validate({"name": str(path), "dtype": "float32", "lora": {}})
+    return _rescored(load(path, config=config, seed=0), folder)
+
+
+def _rescored(lm: LanguageModel, folder: Path) -> Run:
+    samples = full_batch(batch(folder)[0])
     in_float32(lm)
     pair = Pair(lm, Twin({name: each for name, each in lm.causal.named_parameters() if each.requires_grad}))
     return lambda: float(pair.excess(samples).sum())
@@ -323,7 +340,7 @@ def named(folder: Path) -> Iterator[tuple[str, Make]]:
     """Every contestant of this environment by name."""
     makes: list[Callable[[Path], Run]] = [
         one_token, forward_backward, activation_gradients, vmap_gradients,
-        exact_gram, exact_direction, direction_by_difference, rescoring, plain_step, ghost_step,
+        exact_gram, exact_direction, direction_by_difference, rescoring, rescoring_adapters, plain_step, ghost_step,
     ]  # fmt: skip
     for make in makes:
         yield make.__name__, partial(make, folder)

@@ -70,6 +70,14 @@ FEATURES = (
         "<= 0.75",
         agree=False,  # a difference of two losses
     ),
+    Line(
+        "rescoring",
+        "excess losses under a pair of adapters / forward+backward",
+        "curate:rescoring_adapters",
+        PLAIN,
+        "<= 0.75",
+        agree=False,  # a difference of two losses
+    ),
 )
 EXCESS = tuple(
     Line(
@@ -85,8 +93,8 @@ EXCESS = tuple(
 )
 LINES = (*FEATURES, *EXCESS)
 PLAIN_STEP = ("curate:plain_step",)
-STEP_PEERS = ("curate:ghost_step",)
-"""Peers that choose inside the step too; dattri-llm's callback belongs here, as `dattri-llm:step`."""
+CALLBACK = ("dattri-llm:step/ghost", "dattri-llm:step/materialized")
+HALF, CHEAP = "half of each sample read", "half of each sample read, attention outputs alone compared"
 SELECTING = tuple(
     Line(
         "step",
@@ -98,8 +106,10 @@ SELECTING = tuple(
     )
     for each, name in (
         ("filter_then_weight", "Filter-then-Weight"),
+        ("filter_then_weight/all", "Filter-then-Weight, all blocks compared"),
         ("filter_then_weight/factored", "Filter-then-Weight, metric of rank one"),
-        ("filter_then_weight/o_proj", "Filter-then-Weight, attention outputs compared"),
+        ("filter_then_weight/half", f"Filter-then-Weight, {HALF}"),
+        ("filter_then_weight/cheap", f"Filter-then-Weight, {CHEAP}"),
         ("greats", "GREATS"),
         ("tracin", "TracIn"),
     )
@@ -110,9 +120,26 @@ STEPS = (
         "step",
         "GREATS at ratio 2 / the fastest other scorer (ghost products, two passes)",
         "curate:chosen_step/greats",
-        STEP_PEERS,
+        ("curate:ghost_step",),
         "<= 1.00",
         agree=False,
+    ),
+    *(
+        Line(
+            "step",
+            f"dattri-llm's selection callback / {name}, at ratio 2",
+            f"curate:chosen_step/{each}",
+            CALLBACK,
+            ">= 1.50",
+            agree=False,
+        )
+        for each, name in (
+            ("tracin/all", "TracIn, all blocks compared: the same rule"),
+            ("tracin", "TracIn"),
+            ("filter_then_weight", "Filter-then-Weight"),
+            ("filter_then_weight/half", f"Filter-then-Weight, {HALF}"),
+            ("filter_then_weight/cheap", f"Filter-then-Weight, {CHEAP}"),
+        )
     ),
 )
 PEAK = Line(

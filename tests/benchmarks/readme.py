@@ -90,7 +90,7 @@ def refined() -> str:
         "|---|---:|---:|---:|",
     ]
     for arm in result["arms"]:
-        gains = (f"{arm[name][0]:+.3f} ± {arm[name][1]:.3f}" for name in ("over uniform", "over offline"))
+        gains = (_more(arm[name]) for name in ("over uniform", "over offline"))
         lines.append(f"| {arm['arm']} | {arm['loss']:.3f} | {' | '.join(gains)} |")
     return "\n".join(lines)
 
@@ -116,6 +116,61 @@ def trainers() -> str:
             f"| `{each['name']}` | {each['trainer']} | {each['verdict']} | {each['moved']} | {each['astray']} % |"
         )
     return "\n".join(lines)
+
+
+def dwm() -> str:
+    """Does a weighting model help where it was learned, and where it was carried; and what did it come to prefer?"""
+    result = json.loads((RESULTS / "dwm.json").read_text())
+    lines = [
+        f"{result['machine']}, {result['date']}, {result['settings']['seeds']} seeds, mean and half its 95 % interval:",
+        "",
+        "| weighting model | parameters | tokens | uniform | DWM | gain over uniform | processor time over plain training |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for each in result["summary"]:
+        cells = [
+            f"{each['parameters'] / 1e6:.1f} M",
+            f"{each['tokens']:,}",
+            f"{each['uniform']:.3f}",
+            f"{each['dwm']:.3f}",
+        ]
+        lines.append(f"| {each['where']} | {' | '.join(cells)} | {_more(each['gain'])} | ×{each['time']:.2f} |")
+    stages = result["stages"]
+    lines += ["", f"| mean weight of | {' | '.join(f'stage {place + 2}' for place in range(len(stages)))} |"]
+    lines.append("|---|" + "---:|" * len(stages))
+    lines += [f"| {name} | {' | '.join(f'{stage[name]:.2f}' for stage in stages)} |" for name in stages[0]]
+    return "\n".join(lines)
+
+
+def budgets() -> str:
+    """What is left of the order of methods where less is kept."""
+    result = json.loads((RESULTS / "budgets.json").read_text())
+    lines = [f"{result['machine']}, {result['date']}, 3 seeds, mean and half its 95 % interval:", ""]
+    lines += [f"| {result['problem']}: kept | arm | held-out loss | gain over random |", "|---|---|---:|---:|"]
+    for share in result["shares"]:
+        for arm, loss in sorted(share["loss"].items(), key=lambda item: item[1]):
+            over = _more(share["over random"][arm]) if arm in share["over random"] else "–"
+            lines.append(f"| {share['keep']:.0%} | {arm} | {loss:.3f} | {over} |")
+    return "\n".join(lines)
+
+
+def following() -> str:
+    """A trainer written by others on weights that follow it."""
+    result = json.loads((RESULTS / "following.json").read_text())
+    made = [each["generations"] for each in result["online"]]
+    counts = f"{len(made)} seeds, {min(made)} to {max(made)} generations"
+    lines = [f"{result['machine']}, {result['date']}, {counts}, mean and half its 95 % interval:", ""]
+    lines += ["| weights | after step | held-out | loss | gain over uniform | gain over static |"]
+    lines += ["|---|---:|---|---:|---:|---:|"]
+    for each in result["arms"]:
+        gains = " | ".join(_more(each[name]) for name in ("over uniform", "over static"))
+        lines.append(f"| {each['arm']} | {each['step']} | {each['domain']} | {each['loss']:.3f} | {gains} |")
+    return "\n".join(lines)
+
+
+def _more(found: list[float] | None) -> str:
+    """A gain and half its interval."""
+    return "–" if found is None else f"{found[0]:+.3f} ± {found[1]:.3f}"
 
 
 PARTS: dict[str, Callable[[], str]] = {

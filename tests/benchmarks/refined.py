@@ -11,7 +11,7 @@ import json
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import date
 from itertools import cycle
 from pathlib import Path
@@ -19,11 +19,11 @@ from statistics import mean
 from typing import Any
 
 import polars as pl
+from gains import gain
 
 from curate import config, evaluate, pipeline
 from curate.config import Pipeline
 from curate.evaluation.arms import Arm
-from curate.evaluation.statistics import paired
 from curate.executors.base import cores
 from curate.reports.progress import PlainProgress
 
@@ -108,20 +108,14 @@ def main() -> None:
             "arm": arm,
             "losses": own,
             "loss": mean(own),
-            "over uniform": _gain(uniform, own),
-            "over offline": _gain(alone, own),
+            "over uniform": gain(uniform, own),
+            "over offline": gain(alone, own),
         }
         for arm, own in sorted(losses.items(), key=lambda item: mean(item[1]))
     ]
     facts = {"machine": f"{platform.machine()}, {cores()} cores", "date": date.today().isoformat()}
     RESULTS.write_text(json.dumps({**facts, "arms": lines}, indent=1) + "\n")
     print(json.dumps(lines, indent=1))
-
-
-def _gain(reference: Sequence[float], own: Sequence[float]) -> tuple[float, float]:
-    """How much lower, nats a token: mean over seeds and half the width of its 95 % interval."""
-    found = paired(reference, own)
-    return round(found.mean, 4), round(found.half, 4)
 
 
 if __name__ == "__main__":

@@ -147,6 +147,18 @@ def test_what_does_not_fit_into_memory_is_run_once_more(checkpoint, batch):
     compared(language_model, batch, got.weighted(WEIGHTS))
 
 
+def test_the_beginnings_of_samples_are_compared_and_the_whole_of_them_is_trained_on(checkpoint, batch):
+    """Inner products and losses are those of a batch that was cut by hand, the step is that of the whole samples."""
+    language_model = in_float64(checkpoint, "llama", {})
+    found, cut = random_metrics(language_model, "diagonal"), batch.beginnings(0.5)
+    assert cut.ids.shape[1] < batch.ids.shape[1]
+    got = candidates(language_model, batch, metrics=found, layers=LayerSettings(depth=0.5), read=0.5)
+    wanted = candidates(language_model, cut, metrics=found, layers=LayerSettings(depth=0.5))
+    torch.testing.assert_close(got.gram, wanted.gram)
+    torch.testing.assert_close(got.losses, wanted.losses)
+    compared(language_model, batch, got.weighted(WEIGHTS))
+
+
 def test_what_is_frozen_stays_without_a_gradient(checkpoint, batch):
     language_model = in_float64(checkpoint, "llama", {})
     for name, parameter in language_model.causal.named_parameters():

@@ -60,7 +60,8 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(world, who
 
 
 @pytest.mark.parametrize(
-    "loop", [{"metric": "factored"}, {"power": 0.0}, {"layers": {"modules": ["o_proj"]}}, {"kept_bytes": 0}]
+    "loop",
+    [{"metric": "factored"}, {"power": 0.0}, {"layers": {"modules": ["o_proj"]}}, {"kept_bytes": 0}, {"read": 0.5}],
 )
 def test_every_setting_runs(world, loop, tmp_path):
     assert (

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dattri_llm import HookManager, HookManagerConfig
+from dattri_llm import DataSelectionCallback, HookManager, HookManagerConfig
 from material import batch
 from server import Run, serve
 from transformers import AutoModelForCausalLM
 
 RANK = 16
+STEPS = 4
+"""Training steps of a call, with the targets of all from one pass."""
+CANDIDATES_OF_A_STEP = 2
 LAYERS = [r"layers\."]
 
 
@@ -76,7 +79,42 @@ def gram(mode: str, folder: Path) -> Run:
     return run
 
 
+def step(mode: str, folder: Path) -> Run:
+    """Training steps with its selection callback: of all candidates the worse half by <g_i, g_target> is dropped.
+
+    Its cheapest way to the same: targets of four steps from one pass, hooks on the linear layers of the blocks alone (the
+    other layers then keep the gradients of what was dropped).
+    """
+    ids, targets = batch(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+    wanted = [target[None] for target in targets]  # it makes a target of every row that it runs
+    callback = DataSelectionCallback(
+        model, target="val_loader", val_loader=wanted, renormalize=True, val_targets_per_pass=STEPS,
+        val_loss_fn=lambda own, rows: own(input_ids=rows, labels=rows, use_cache=False).loss,
+        scoring_kwargs={"score_mode": mode},
+        selection_kwargs={"threshold": 1 - 1 / CANDIDATES_OF_A_STEP, "threshold_mode": "bottom_fraction"},
+    )  # fmt: skip
+    manager = HookManager(
+        model, callbacks=[callback], config=HookManagerConfig(linear_io=LAYERS), sample_hash_fields=["input_ids"]
+    )
+
+    def run() -> float:
+        total = 0.0
+        with manager.collect():
+            for _ in range(STEPS):
+                total += float(backward(model, ids))
+                if len(callback.last_dropped) != len(ids) - len(ids) // CANDIDATES_OF_A_STEP:
+                    raise ValueError(f"dropped {callback.last_dropped} of {len(ids)}")
+                optimizer.step()
+                optimizer.zero_grad()
+        return total
+
+    return run
+
+
 if __name__ == "__main__":
     place = Path(sys.argv[1])
     grams = {f"gram/{mode}": partial(gram, mode, place) for mode in ("auto", "materialized", "dense")}
-    serve({"concat": partial(concat, place), **grams})
+    steps = {f"step/{mode}": partial(step, mode, place) for mode in ("ghost", "materialized")}
+    serve({"concat": partial(concat, place), **grams, **steps})
