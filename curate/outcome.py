@@ -1,9 +1,10 @@
-"""What became of every sample of a pool, from committed tables alone: the frame behind `inspect` and the report."""
+"""What became of every sample of a pool, from committed tables: the frame behind `inspect` and the report."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from curate.reports.figures import size
 from curate.reports.generations import lines
 from curate.reports.preferences import Preference, preferences
 from curate.reports.status import status
-from curate.sinks.selection import Selection, counts
+from curate.sinks.selection import Counts, Floats, Selection, counts
 from curate.storage import atomic, tables
 from curate.storage.paths import RunPaths
 
@@ -39,7 +40,7 @@ def pool(root: Path) -> pl.LazyFrame:
     if manifest is None:
         raise ConfigError(str(root), "no manifest", "a finished run", "Finish it with `curate run`.")
     paths = RunPaths(root)
-    chosen = Selection.from_json(json.loads(paths.selection.read_bytes())["selection"])
+    copies = _copies(root, paths)
     original = _columns(paths, manifest)
     taken = {name: f"{name} (pool)" if name in LEARNED else name for name in original}
 
@@ -48,7 +49,7 @@ def pool(root: Path) -> pl.LazyFrame:
     ) -> Iterator[pl.DataFrame]:
         wanted = [name for name in original if columns is None or taken[name] in columns]
         for index in range(manifest["shards"]):
-            frame = _shard(paths, index, manifest["shards"], selection=chosen, columns=wanted).rename(
+            frame = _shard(paths, index, manifest["shards"], copies=copies, columns=wanted).rename(
                 {name: taken[name] for name in wanted}
             )
             frame = frame if columns is None else frame.select(columns)
@@ -73,19 +74,33 @@ def _columns(paths: RunPaths, manifest: dict[str, Any]) -> dict[str, pl.DataType
     return dict(pl.from_arrow(first.empty_table().select(names)).schema)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _shard(paths: RunPaths, index: int, total: int, *, selection: Selection, columns: list[str]) -> pl.DataFrame:
+def _copies(root: Path, paths: RunPaths) -> Callable[[int, Floats], Counts]:
+    """How often each row of a shard was written, of its index and the weights that were learned."""
+    content = json.loads(paths.selection.read_bytes())
+    chosen, change = Selection.from_json(content["selection"]), content["adjustment"]
+    if chosen.mode == "weighted" or (change["cap"] is None and not change["groups"]):
+        return partial(counts, chosen)
+    from curate.job import open_job  # groups are read from the pool; nothing else here needs it, or torch
+
+    job = open_job(str(root))
+    return lambda index, learned: counts(chosen, index, job.selected()[1].apply(learned, job.labels(index)))
+
+
+def _shard(
+    paths: RunPaths, index: int, total: int, *, copies: Callable[[int, Floats], Counts], columns: list[str]
+) -> pl.DataFrame:
     """The rows of one shard, put back in order from its kept and its dropped rows."""
     learned = tables.read_arrow(paths.weights(index))
-    copies = counts(selection, index, learned["weight"].to_numpy().astype(np.float32))
-    frame = pl.DataFrame({"row": np.arange(len(copies))}).with_columns(
+    made = copies(index, learned["weight"].to_numpy().astype(np.float32))
+    frame = pl.DataFrame({"row": np.arange(len(made))}).with_columns(
         shard=pl.lit(index, pl.Int64),
         weight=pl.from_arrow(learned["weight"]),  # pyright: ignore[reportArgumentType]
         reason=pl.from_arrow(learned["reason"]),  # pyright: ignore[reportArgumentType]
     )
     if not columns:
         return frame.select(*LEARNED)
-    kept = _rows(paths.data(index, total), columns, np.repeat(np.arange(len(copies)), copies))
-    dropped = _rows(paths.dropped(index), columns, np.flatnonzero(copies == 0))
+    kept = _rows(paths.data(index, total), columns, np.repeat(np.arange(len(made)), made))
+    dropped = _rows(paths.dropped(index), columns, np.flatnonzero(made == 0))
     own = pl.concat([part for part in (kept, dropped) if part is not None]).unique("_row", keep="first").sort("_row")
     return pl.concat([frame.select(*LEARNED), own.drop("_row")], how="horizontal")
 

@@ -6,29 +6,23 @@ its rows are, so that the group's bounds hold exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from curate.bilevel.feasible import balanced
 from curate.errors import ConfigError
+from curate.sinks import quotas
 from curate.sinks.base import BalanceConfig, OutputConfig
-from curate.sinks.selection import Floats, ShardWeights
+from curate.sinks.quotas import Labelled, Labels
+from curate.sinks.selection import Floats, ShardWeights, select
 
 CANDIDATES = 64
 ROUNDS = 6
 """Passes over the weights that look for the factor of the cap: each narrows it 64 times."""
 STEEPEST = 1e9
 """Largest factor: below it, the rows under the cap cannot take what those above it lose."""
-
-Labels = Sequence[str] | None
-"""Group of every row of a shard; None where there are no groups."""
-Labelled = Callable[[], Iterable[tuple[ShardWeights, Labels]]]
-"""Starts a fresh pass over the shards, with the groups of their rows."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +60,26 @@ def adjustment(passes: Labelled, config: OutputConfig) -> Adjustment:
         found = Adjustment(config.cap, _cap_factor(passes, config.cap))
     if config.balance is None:
         return found
+    if config.mode == "filtered":
+        return _filtered(passes, config, config.balance)
     totals: dict[str, float] = {}
     for shard, labels in passes():
         adjusted = np.nan_to_num(found.apply(shard.weights, None), nan=0.0).astype(np.float64)
-        for label, weight in zip(labels or (), adjusted.tolist(), strict=True):
-            totals[label] = totals.get(label, 0.0) + weight
-    return replace(found, **_group_factors(totals, config.balance))
+        quotas.add(totals, labels, adjusted)
+    return replace(found, **quotas.factors(totals, config.balance))
+
+
+def _filtered(passes: Labelled, config: OutputConfig, balance: BalanceConfig) -> Adjustment:
+    """Factors of the groups with which one threshold keeps of each what its bounds allow."""
+    found = Adjustment(**quotas.thresholds_met(passes, config, balance))
+
+    def adjusted() -> Iterator[tuple[ShardWeights, Labels]]:
+        return ((found.of(*each), each[1]) for each in passes())
+
+    chosen = select(lambda: (shard for shard, _ in adjusted()), config)
+    kept, _, longest = quotas.taken(adjusted, config, chosen)
+    quotas.check(kept, balance, longest)
+    return found
 
 
 def _cap_factor(passes: Labelled, cap: float) -> float:
@@ -91,29 +99,3 @@ def _cap_factor(passes: Labelled, cap: float) -> float:
         at = int(enough[0])
         low, high = float(candidates[max(0, at - 1)]), float(candidates[at])
     return high
-
-
-def _group_factors(totals: dict[str, float], balance: BalanceConfig) -> dict[str, Any]:
-    for name in (*balance.floors, *balance.caps):
-        if name not in totals:
-            known = ", ".join(sorted(totals)[:10])
-            raise ConfigError(
-                f"output.balance: {name}", "no such value", f"a value of {balance.column}: {known}", "Correct it."
-            )
-    named = sorted({*balance.floors, *balance.caps})
-    rest = sum(weight for name, weight in totals.items() if name not in named)
-    shares = torch.tensor([*(totals[name] for name in named), rest], dtype=torch.float64)
-    shares = shares / shares.sum()
-    floors = torch.tensor([*(balance.floors.get(name, 0.0) for name in named), 0.0], dtype=torch.float64)
-    caps = torch.tensor([*(balance.caps.get(name, 1.0) for name in named), 1.0], dtype=torch.float64)
-    try:
-        *factors, others = balanced(shares, floors, caps).tolist()
-    except ValueError as error:
-        shown = ", ".join(
-            f"{name} {share:.3g}" for name, share in zip([*named, "others"], shares.tolist(), strict=True)
-        )
-        fix = "Lower a floor or raise a cap; a group without weight cannot be raised."
-        raise ConfigError(
-            "output.balance", f"bounds that no shares meet (now: {shown})", "floors and caps with room", fix
-        ) from error
-    return {"groups": dict(zip(named, factors, strict=True)), "others": others}

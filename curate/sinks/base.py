@@ -18,14 +18,14 @@ ADJUSTED = ("cap", "balance")
 
 
 class BalanceConfig(Section):
-    """Bounds on what groups of rows weigh together, such as domains, languages or licences."""
+    """Bounds on the shares of groups of rows, such as domains, languages or licences."""
 
     column: str = Field(min_length=1)
     """Column of the pool whose values are the groups."""
     floors: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
-    """Least share of the weight, by group."""
+    """Least share, by group."""
     caps: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
-    """Largest share of the weight, by group."""
+    """Largest share, by group."""
 
 
 class OutputConfig(Section):
@@ -42,9 +42,9 @@ class OutputConfig(Section):
     rows: int | None = Field(default=None, ge=1, le=2**32)
     """Resampled: number of rows to draw."""
     cap: float | None = Field(default=None, ge=1)
-    """Weighted: no row weighs more, and what the heaviest lose the others share."""
+    """Weighted, resampled: no row weighs more, and what the heaviest lose the others share."""
     balance: BalanceConfig | None = None
-    """Weighted: floors and caps on the shares of groups; they hold exactly, after the cap."""
+    """Floors and caps on the shares of groups: of the weight, after the cap; filtered: of the rows or tokens that are kept."""
     hard: bool = False
     """Filtered: write weight 1 for every kept row instead of the renormalised weight."""
     weight_column: str = Field(default="weight", min_length=1)
@@ -56,10 +56,12 @@ class OutputConfig(Section):
     @model_validator(mode="after")
     def _settings_fit_the_mode(self) -> Self:
         given = [name for name in (*RULES, "rows", "hard", *ADJUSTED) if _given(getattr(self, name))]
-        allowed = {"weighted": ADJUSTED, "filtered": (*RULES, "hard"), "resampled": ("rows",)}[self.mode]
+        allowed = {"weighted": ADJUSTED, "filtered": (*RULES, "hard", "balance"), "resampled": ("rows", *ADJUSTED)}
         for name in given:
-            if name not in allowed:
+            if name not in allowed[self.mode]:
                 raise ValueError(f"{name} has no meaning with mode: {self.mode}; remove it")
+        if self.balance is not None and self.threshold is not None:
+            raise ValueError("balance bounds shares of what is kept, and a threshold keeps what it keeps: use keep")
         if self.mode == "filtered" and len([name for name in given if name in RULES]) != 1:
             raise ValueError("mode: filtered needs exactly one of keep, tokens, threshold")
         if self.token_weight_column == self.weight_column:

@@ -131,22 +131,22 @@ def _filtered(passes: Passes, config: OutputConfig) -> Selection:
         threshold = np.float32(config.threshold)
         ties = tuple(int((shard.weights == threshold).sum()) for shard in passes())
         return Selection("filtered", threshold=float(threshold), ties=ties)
-    bits, room = _cut(passes, config)
+    bits, room = cut(passes, config)
     ties = _ties(passes(), config, bits, room)
     return Selection("filtered", threshold=float(bits.view(np.float32)), ties=ties)
 
 
-def _cut(passes: Passes, config: OutputConfig) -> tuple[np.uint32, int]:
+def cut(passes: Passes, config: OutputConfig) -> tuple[np.uint32, int]:
     """Bits of the weight at which the limit is reached, and what is left for rows of that weight."""
     high = np.zeros(BINS)
     for shard in passes():
-        bits, cost = _priced(shard, config)
+        bits, cost = priced(shard, config)
         high += np.bincount(bits >> 16, weights=cost, minlength=BINS)
     limit = max(1, round(config.keep * high.sum())) if config.keep is not None else int(config.tokens or 0)
     upper, left = _crossing(high, limit)
     low = np.zeros(BINS)
     for shard in passes():
-        bits, cost = _priced(shard, config)
+        bits, cost = priced(shard, config)
         inside = bits >> 16 == upper
         low += np.bincount(bits[inside] & (BINS - 1), weights=cost[inside], minlength=BINS)
     lower, left = _crossing(low, left)
@@ -165,14 +165,14 @@ def _ties(shards: Iterable[ShardWeights], config: OutputConfig, threshold: np.ui
     """How many rows of the threshold's weight each shard keeps: the pool's first that fit into `room`."""
     allowed: list[int] = []
     for shard in shards:
-        bits, cost = _priced(shard, config)
+        bits, cost = priced(shard, config)
         spent = np.cumsum(cost[bits == threshold])
         allowed.append(int((spent <= room).sum()))
         room -= int(spent[-1]) if spent.size else 0  # below zero from the first row on that does not fit
     return tuple(allowed)
 
 
-def _priced(shard: ShardWeights, config: OutputConfig) -> tuple[NDArray[np.uint32], Counts]:
+def priced(shard: ShardWeights, config: OutputConfig) -> tuple[NDArray[np.uint32], Counts]:
     """Bits and cost of the rows that have a weight; a row costs one, or its tokens but at least one."""
     valid = ~np.isnan(shard.weights)
     bits = (shard.weights[valid] + np.float32(0)).view(np.uint32)  # adding 0 makes -0.0 and 0.0 the same bits

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/arena.py [--file pipelines/arena/small.yaml] [--run-dir runs/small]
 
-It resumes what is there, and writes results/arena-<name>.json.
+It resumes what is there, and writes results/arena-<name>-<problem>.json for every problem of the file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import argparse
 import json
 import platform
 import sys
-import time
 from datetime import date
 from pathlib import Path
 
@@ -30,17 +29,13 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path)
     given = parser.parse_args()
     where = given.run_dir or Path("runs") / given.file.stem
-    began = time.monotonic()
     view = arena.arena(given.file, where, observer=PlainProgress(sys.stderr))
     evaluate.write_view(view, where)
-    content = {
-        "facts": view.facts,
-        "machine": f"{platform.machine()}, {cores()} cores",
-        "date": date.today().isoformat(),
-        "minutes": round((time.monotonic() - began) / 60, 1),
-        "ranking": pq.read_table(where / "ranking.parquet").to_pylist(),
-    }
-    (RESULTS / f"arena-{given.file.stem}.json").write_text(json.dumps(content, indent=1) + "\n")
+    facts = {"facts": view.facts, "machine": f"{platform.machine()}, {cores()} cores", "date": date.today().isoformat()}
+    ranking = pq.read_table(where / "ranking.parquet").to_pylist()
+    for problem in view.problems:
+        content = {**facts, "ranking": [row for row in ranking if row["problem"] == problem.name]}
+        (RESULTS / f"arena-{given.file.stem}-{problem.name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

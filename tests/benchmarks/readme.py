@@ -76,7 +76,7 @@ def _ratios(name: str) -> str:
 
 
 def arena() -> str:
-    """The ranking of every arena whose results are committed."""
+    """The ranking on every problem whose results are committed."""
     return "\n\n".join(_arena(path) for path in sorted(RESULTS.glob("arena-*.json")))
 
 
@@ -188,19 +188,21 @@ def written(text: str) -> str:
 
 
 def _arena(path: Path) -> str:
+    """One problem of an arena."""
     result = json.loads(path.read_text())
     facts = ", ".join(f"{name} {value}" for name, value in result["facts"].items())
+    problem = result["ranking"][0]["problem"]
+    name = path.stem.removeprefix("arena-").removesuffix(f"-{problem}")
     lines = [
-        f"`pipelines/arena/{path.stem.removeprefix('arena-')}.yaml` on {result['machine']}, {result['date']}; {facts}:"
+        f"`pipelines/arena/{name}.yaml` on {result['machine']}, {result['date']}; {facts}:",
+        "",
+        f"| {problem} | held-out loss | gain over uniform | recovered | effective rows | passes | |",
+        "|---|---:|---:|---:|---:|---:|---|",
     ]
-    for problem in dict.fromkeys(row["problem"] for row in result["ranking"]):
-        lines += ["", f"| {problem} | held-out loss | gain over uniform | recovered | effective rows | passes | |"]
-        lines.append("|---|---:|---:|---:|---:|---:|---|")
-        for row in result["ranking"]:
-            if row["problem"] == problem:
-                cells = [_within(row, "loss", 3), _within(row, "against_uniform", 3), _within(row, "recovery", 2)]
-                rows, passes = row["effective_sample_size"], row["cost"]
-                lines.append(f"| {row['arm']} | {' | '.join(cells)} | {rows:,.0f} | {passes:.2f} | {row['verdict']} |")
+    for row in result["ranking"]:
+        cells = [_within(row, "loss", 3), _within(row, "against_uniform", 3), _within(row, "recovery", 2)]
+        rows, passes = row["effective_sample_size"], row["cost"]
+        lines.append(f"| {row['arm']} | {' | '.join(cells)} | {rows:,.0f} | {passes:.2f} | {row['verdict']} |")
     return "\n".join(lines)
 
 

@@ -145,6 +145,19 @@ def test_caps_and_bounds_of_groups_reach_the_dataset(world, tmp_path):
     assert max(tiny_world.weights(run)) > 1.5 > max(weights.values()) / 1.05
 
 
+def test_bounds_of_groups_reach_what_is_kept(world, tmp_path):
+    """The heaviest row may not be there, so the first of those that were left out is."""
+    output = {"mode": "filtered", "keep": 0.25}
+    table = tiny_world.written(pipeline.run(config.validate(world.settings(output=output)), tmp_path / "free"))
+    heaviest = table.sort_by([("weight", "descending")])["id"][0].as_py()
+    bounds = {"balance": {"column": "id", "caps": {str(heaviest): 0.0}}}
+    bounded = world.settings(output=output | bounds)
+    kept = tiny_world.written(pipeline.run(config.validate(bounded), tmp_path / "bounded"))["id"].to_pylist()
+    assert len(kept) == len(table)
+    assert len({*kept} & {*table["id"].to_pylist()}) == len(table) - 1
+    assert heaviest not in kept
+
+
 def test_a_column_to_balance_by_must_be_there(world, tmp_path):
     changed = world.settings(output={"mode": "weighted", "balance": {"column": "topik"}})
     with pytest.raises(ConfigError, match=r"output\.balance\.column"):

@@ -12,7 +12,7 @@ from curate.bilevel.feasible import capped
 from curate.errors import ConfigError
 from curate.sinks.adjustment import Adjustment, adjustment
 from curate.sinks.base import BalanceConfig, OutputConfig
-from curate.sinks.selection import ShardWeights
+from curate.sinks.selection import ShardWeights, counts, select
 
 
 def passes(weights, labels=None, cut=3):
@@ -91,7 +91,75 @@ def test_adjustment_survives_its_json():
     assert Adjustment(found.cap, found.factor, dict(found.groups), found.others) == found
 
 
-@pytest.mark.parametrize("changes", [{"cap": 2.0}, {"balance": {"column": "domain"}}])
-def test_a_filtered_output_has_no_weights_to_adjust(changes):
-    with pytest.raises(ValueError, match="no meaning"):
-        OutputConfig.model_validate({"mode": "filtered", "keep": 0.5, **changes})
+@pytest.mark.parametrize("changes", [
+    {"keep": 0.5, "cap": 2.0}, {"threshold": 0.5, "balance": {"column": "domain"}},
+])  # fmt: skip
+def test_what_cannot_be_promised_of_a_filtered_output_is_refused(changes):
+    with pytest.raises(ValueError, match=r"no meaning|threshold"):
+        OutputConfig.model_validate({"mode": "filtered", **changes})
+
+
+def filtered(weights, labels, lengths, balance, **rule):
+    """Which rows of a pool are kept, bool [n]."""
+    config = OutputConfig(mode="filtered", balance=balance, **rule)
+
+    def shards():
+        for part in (slice(0, 7), slice(7, None)):
+            yield ShardWeights(np.asarray(weights[part], np.float32), np.asarray(lengths[part])), labels[part]
+
+    found = adjustment(shards, config)
+    chosen = select(lambda: (found.of(*each) for each in shards()), config)
+    return np.concatenate(
+        [counts(chosen, index, found.apply(shard.weights, own)) for index, (shard, own) in enumerate(shards())]
+    ).astype(bool)
+
+
+@st.composite
+def pools(draw):
+    """As many rows of each of three groups, with weights that differ, a few of them set aside."""
+    count = 3 * draw(st.integers(14, 25))
+    noise = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    weights = noise.permutation(np.geomspace(0.01, 30, count))
+    weights[noise.random(count) < 0.1] = np.nan
+    return weights, noise.permutation(["law", "code", "news"] * (count // 3)).tolist(), noise.integers(3, 7, count)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pools(), st.floats(0.1, 0.25), st.floats(0, 0.5), st.floats(0.2, 1), st.booleans())
+def test_groups_have_their_shares_of_what_is_kept_and_keep_their_heaviest_rows(pool, keep, floor, cap, budget):
+    weights, labels, lengths = pool
+    valid, groups = ~np.isnan(weights), np.array(labels)
+    costs = lengths if budget else np.ones(len(weights), int)
+    rule = {"tokens": int(keep * costs[valid].sum())} if budget else {"keep": keep}
+    kept = filtered(
+        weights, labels, lengths, BalanceConfig(column="d", floors={"law": floor}, caps={"code": cap}), **rule
+    )
+    total, longest = costs[kept].sum(), costs.max()
+    assert not kept[~valid].any()
+    assert costs[kept & (groups == "law")].sum() >= floor * total - longest - 0.5
+    assert costs[kept & (groups == "code")].sum() <= cap * total + longest + 0.5
+    if not budget:
+        assert kept.sum() == max(1, round(keep * valid.sum()))
+    for name in set(labels):
+        own = valid & (groups == name)
+        if kept[own].any() and not kept[own].all():
+            assert weights[own & kept].min() > weights[own & ~kept].max()
+
+
+def test_bounds_that_hold_of_what_is_kept_keep_the_same_rows():
+    balance = BalanceConfig(column="d", floors={"law": 0.1}, caps={"code": 0.9})
+    weights = [3.0, 1.1, 1.0, 0.5, 0.4, 0.3, 0.9, 0.6]
+    kept = filtered(weights, LABELS, [1] * 8, balance, keep=0.5)
+    assert np.flatnonzero(kept).tolist() == [0, 1, 2, 6]
+
+
+def test_rows_of_equal_weight_cannot_be_balanced():
+    balance = BalanceConfig(column="d", caps={"law": 0.1})
+    with pytest.raises(ConfigError, match="equal weight"):
+        filtered([1.0] * 40, ["law"] * 20 + ["code"] * 20, [1] * 40, balance, keep=0.5)
+
+
+def test_a_group_with_too_few_rows_for_its_floor_is_named():
+    balance = BalanceConfig(column="d", floors={"news": 0.9})
+    with pytest.raises(ConfigError, match="2 rows of news, of which 4 should be kept"):
+        filtered([3.0, 1.1, 1.0, 0.5, 0.4, 0.3, 0.9, 0.6], LABELS, [1] * 8, balance, keep=0.5)
