@@ -98,7 +98,8 @@ class PlainProgress:
         now = self._clock()
         if now - self._printed >= self._every:
             self._printed = now
-            self._line(f"{self._name}: {self._count:,} / {_of(self._total)}{self._unit}, {self._rate(now)}")
+            count = self._count if self._total is None else min(self._count, self._total)  # a task run again counts twice
+            self._line(f"{self._name}: {count:,} / {_of(self._total)}{self._unit}, {self._rate(now)}")
 
     def done(self) -> None:
         """Print count, time and rate of the stage, if one is open."""
@@ -114,7 +115,7 @@ class PlainProgress:
         rate = self._count / max(now - self._began, 1e-9)
         if self._total is None or rate == 0:
             return speed(rate, self._unit)
-        return f"{speed(rate, self._unit)}, {duration((self._total - self._count) / rate)} left"
+        return f"{speed(rate, self._unit)}, {duration(max(0, self._total - self._count) / rate)} left"
 
     def _line(self, text: str) -> None:
         self._stream.write(text + "\n")

@@ -44,6 +44,15 @@ def test_plain_lines_come_at_the_start_every_five_seconds_and_at_the_end():
     ]
 
 
+def test_a_task_that_is_run_again_counts_no_further_than_all_and_has_no_time_left():
+    stream, clock = io.StringIO(), Clock()
+    with PlainProgress(stream, clock=clock, every=1) as progress:
+        progress.stage("fit", 100)
+        clock.now = 10
+        progress.advance(130)
+    assert stream.getvalue().splitlines()[1] == "fit: 100 / 100 rows, 13 rows/s, 0.0 s left"
+
+
 def test_plain_progress_copes_with_no_total_and_no_time():
     stream, clock = io.StringIO(), Clock()
     with PlainProgress(stream, clock=clock, every=0) as progress:
