@@ -33,7 +33,7 @@ class ComparedLayers(LayerSettings):
     """The layers whose gradients are compared."""
 
     depth: Annotated[float, Field(gt=0, le=1)] = 0.25
-    """Share of the blocks, counted from the last. The last ones choose as well as all do, for half of the time."""
+    """Share of the blocks, counted from the last. The last ones choose as well as all do, for less time."""
 
 
 class StepLoopConfig(LoopSettings):
@@ -49,7 +49,7 @@ class StepLoopConfig(LoopSettings):
     """The layers whose gradients are compared; trained is everything."""
     read: Share = 1.0
     """Share of each sample's tokens, from the first, that the choice is made from. With less, what is chosen is run by itself
-    for the step, and nothing else is run whole: cheaper from about a half downward."""
+    for the step, and nothing else is run whole: cheaper, and coarser."""
     kept_bytes: Annotated[int, Field(ge=0)] = 2**32
     """The most memory that a batch's factors may take until the step; with more, the chosen samples are run once more."""
 
