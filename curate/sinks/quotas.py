@@ -26,6 +26,8 @@ Labelled = Callable[[], Iterable[tuple[ShardWeights, Labels]]]
 """Starts a fresh pass over the shards, with the groups of their rows."""
 ROW = 0.5
 """Of a row or a token: differences below it are rounding."""
+UNCHANGED = 1e-9
+"""Bounds that hold already give factors that are this close to 1."""
 
 
 def add(totals: dict[str, float], labels: Labels, amounts: NDArray[Any]) -> None:
@@ -69,6 +71,8 @@ def thresholds_met(passes: Labelled, config: OutputConfig, balance: BalanceConfi
         name: max(kept[name], ROW) if there[name] else 0.0 for name in there
     }  # what keeps nothing may have a floor too
     wanted, named = factors(raised, balance), bounded(balance)
+    if all(abs(each - 1) < UNCHANGED for each in wanted["groups"].values()):
+        return {"others": 1.0, "groups": {}}
     scale = sum(kept.values()) / sum(raised.values())
     others = [name for name in there if name not in named]
     limits: dict[str | None, float] = {name: scale * raised[name] * wanted["groups"][name] for name in named}
@@ -123,12 +127,12 @@ def _factor(
     name: str | None,
     limit: float,
     room: float,
-    last: float,
+    level: float,
 ) -> float:
-    """What makes the weight of a group's last row within its limit that of the pool's."""
+    """What brings the weight of a group's last row within its limit to the level of all groups."""
     if round(limit) < 1:
         return 0.0
-    group = name or "the other rows"
+    group = "the other rows" if name is None else name
     fix = (
         f"Lower its floor, raise the caps of other groups, or keep less (output.{'keep' if config.keep else 'tokens'})."
     )
@@ -141,7 +145,7 @@ def _factor(
     if weight == 0:
         found = f"rows of {group} that weigh 0 among the {limit:,.0f} that should be kept"
         raise ConfigError("output.balance", found, "rows with a weight", fix)
-    return last / weight
+    return level / weight
 
 
 def _of_group(passes: Labelled, balance: BalanceConfig, name: str | None) -> Iterator[ShardWeights]:

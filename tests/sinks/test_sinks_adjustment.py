@@ -153,6 +153,19 @@ def test_bounds_that_hold_of_what_is_kept_keep_the_same_rows():
     assert np.flatnonzero(kept).tolist() == [0, 1, 2, 6]
 
 
+def test_bounds_that_hold_of_what_is_kept_leave_the_weights_as_they_are():
+    config = OutputConfig(mode="filtered", keep=0.5, balance=BalanceConfig(column="d", floors={"law": 0.1}))
+    np.testing.assert_array_equal(
+        adjusted([3.0, 1.1, 1.0, 0.5, 0.4, 0.3, 0.9, 0.6], config, LABELS)[:2], np.float32([3, 1.1])
+    )
+
+
+def test_rows_of_no_weight_are_not_kept_to_meet_a_bound():
+    balance = BalanceConfig(column="d", caps={"law": 0.5})
+    with pytest.raises(ConfigError, match="weigh 0 among"):
+        filtered([3.0, 2.0, 1.0, 0.5, 0.9, 0.0, 0.0, 0.0], ["law"] * 4 + ["code"] * 4, [1] * 8, balance, keep=0.75)
+
+
 def test_rows_of_equal_weight_cannot_be_balanced():
     balance = BalanceConfig(column="d", caps={"law": 0.1})
     with pytest.raises(ConfigError, match="equal weight"):
