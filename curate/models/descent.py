@@ -1,4 +1,7 @@
-"""AdamW on named parameters, step by step, with a state that can be kept and taken up again bit for bit."""
+"""AdamW on named parameters, step by step, with a state that can be kept and taken up again bit for bit.
+
+Two models that train side by side can share one preconditioner: they then differ by what their objectives differ in.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 CLIP_NORM = 1.0
+CLIP_EPSILON = 1e-6
+"""Of `clip_grad_norm_`."""
 
 
 class Descent:
@@ -24,6 +29,7 @@ class Descent:
     ) -> None:
         self.parameters = dict(parameters)
         self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=0.0, betas=betas, weight_decay=weight_decay)
+        self._clip = torch.ones(())
 
     def step(self, rate: float) -> Tensor:
         """Take a step along the gradients that are there and drop them.
@@ -34,9 +40,36 @@ class Descent:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), CLIP_NORM)
+        self._clip = (CLIP_NORM / (norm + CLIP_EPSILON)).clamp(max=1.0)
         self.optimizer.step()
         self.clear()
         return norm
+
+    @torch.no_grad()
+    def follow(self, leader: Descent, rate: float) -> None:
+        """Take a step along the gradients that are there and drop them, as the leader took its last.
+
+        The gradient is multiplied by what the leader's was multiplied by to be clipped, its running mean is this descent's own,
+        and it is divided by the leader's second moment: the same gradient moves both alike. With a second moment of its own,
+        whoever has more to its gradient would be moved less by the part that both have. Without weight decay.
+
+        Args:
+            leader: of a model with the same parameters, which has just taken its step.
+            rate: learning rate.
+        """
+        for name, parameter in self.parameters.items():
+            led = leader.optimizer.state.get(leader.parameters[name])
+            if parameter.grad is None or not led:
+                continue
+            (beta1, beta2), epsilon = (leader.optimizer.defaults[key] for key in ("betas", "eps"))
+            own = self.optimizer.state[parameter]
+            own.setdefault("step", torch.zeros(()))
+            mean = own.setdefault("exp_avg", torch.zeros_like(parameter))
+            own["step"] += 1
+            mean.lerp_(parameter.grad * leader._clip, 1 - beta1)
+            scale = (led["exp_avg_sq"] / (1 - beta2 ** float(led["step"]))).sqrt_().add_(epsilon)
+            parameter.addcdiv_(mean, scale, value=-rate / (1 - beta1 ** float(own["step"])))
+        self.clear()
 
     def clear(self) -> None:
         """Drop all gradients."""

@@ -36,17 +36,21 @@ class Twin:
             yield
 
     def step(self, objective: Callable[[], Tensor], rate: float, *others: Callable[[], Tensor]) -> None:
-        """One step of the twin on the sum of what `objective` and `others` return, scalars computed with its parameters.
+        """One step of the twin on the sum of what `objective` and `others` return, by an optimizer of its own."""
+        self.gather(objective, *others)
+        self.descent.step(rate)
+
+    def gather(self, *objectives: Callable[[], Tensor]) -> None:
+        """Gradients of the sum of what they return, scalars computed with the twin's parameters; they wait for a step.
 
         They are computed one after another, so that one's activations are held at a time.
         """
-        for each in (objective, *others):
+        for each in objectives:
             with self.active():
                 gradients = torch.autograd.grad(each(), [*self._live.values()], allow_unused=True)
             for parameter, gradient in zip(self.descent.parameters.values(), gradients, strict=True):
                 if gradient is not None:
                     parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-        self.descent.step(rate)
 
     @torch.no_grad()
     def synchronise(self) -> None:

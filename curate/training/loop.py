@@ -184,6 +184,7 @@ class Training:
             problem.token_losses,
             MeasuredGradients(model, self._descent.optimizer),
             lambda: model.causal.get_input_embeddings().weight,  # pyright: ignore[reportArgumentType]
+            self._descent,
         )
         weigher.begin(self._learner, self._target_batches(), self._others)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from curate.models.base import LayerSettings
+from curate.models.descent import Descent
 from curate.types import Batch
 
 Tensors = dict[str, Tensor]
@@ -88,6 +89,8 @@ class Learner:
         token_losses: loss of every token of a batch [b, t], in nats, 0 where `Batch.predicted` is not; differentiable.
         gradients: of single samples; None where they cannot be had.
         token_vectors: the input embedding as it is now [v, d], if the model has one.
+        descent: what moves the parameters, for a twin that is to be moved alike; None where the optimizer is another's, and a
+            twin moves by its own.
     """
 
     parameters: Mapping[str, nn.Parameter]
@@ -97,6 +100,7 @@ class Learner:
     token_losses: Callable[[Batch], Tensor]
     gradients: SampleGradients | None = None
     token_vectors: Callable[[], Tensor] | None = None
+    descent: Descent | None = None
 
 
 class BatchWeigher(Protocol):

@@ -117,6 +117,10 @@ class PenaltyBds(BdsLoop):
     """Algorithm A: F = L_target(theta) + gamma (g(omega, theta) - g(omega, theta_hat)), theta_hat the twin.
 
     dF/dsigma_i = (gamma/N) (l_i(theta) - l_i(theta_hat)): the excess loss, both models as they were before the step.
+
+    Both move under one preconditioner, the model's. Adam with second moments of its own would move theta_hat by a little more
+    on each row, since the target's gradient is a part of what theta's is divided by: rows of large weight would look worse
+    for having been learned by heart.
     """
 
     def begin(self, learner: Learner, targets: Iterator[Batch], pool: Iterator[Batch]) -> None:
@@ -129,11 +133,18 @@ class PenaltyBds(BdsLoop):
         config = self.config
         start = config.penalty if config.penalty_start is None else config.penalty_start
         gamma = ramp(start, config.penalty, fraction)
-        reference = self._twin_step(batch)
+        reference = self._twin_terms(batch, min(gamma, 1.0))
         yield penalised(self._target_loss(), reference.new_zeros(()), gamma)
         losses = self.learner.losses(batch)
         self._seen = [*batch.rows], min(gamma, 1.0) * (losses.detach() - reference)
         yield penalised(reference.new_zeros(()), self._weighted(batch, losses), gamma)
+
+    def update(self) -> None:
+        """Move the twin as the model was moved, and the logits."""
+        leader, rate = self.learner.descent, self.learner.rate()
+        if self._seen is not None:
+            self.twin.descent.step(rate) if leader is None else self.twin.descent.follow(leader, rate)
+        super().update()
 
     def state(self) -> Tensors:
         """The logits and the twin."""
@@ -146,16 +157,17 @@ class PenaltyBds(BdsLoop):
             {name.removeprefix("twin/"): value for name, value in state.items() if name.startswith("twin/")}
         )
 
-    def _twin_step(self, batch: Batch) -> Tensor:
-        """Losses of the twin before its step [b]."""
+    def _twin_terms(self, batch: Batch, factor: float) -> Tensor:
+        """Losses of the twin before its step [b]; the gradient of the weighted ones, which count as in the model's objective,
+        waits for the model's step."""
         seen: list[Tensor] = []
 
         def objective() -> Tensor:
             losses = self.learner.losses(batch)
             seen.append(losses.detach())
-            return self._weighted(batch, losses)
+            return factor * self._weighted(batch, losses)
 
-        self.twin.step(objective, self.learner.rate())
+        self.twin.gather(objective)
         return seen[0]
 
 

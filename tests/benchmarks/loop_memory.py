@@ -76,7 +76,7 @@ def train(contestant: str) -> dict[str, float]:
         weigher = bds_loop(settings, 2000)
         losses = lambda given: sample_losses(language_model, given)  # noqa: E731
         token_losses = lambda given: batch_token_losses(language_model, given)  # noqa: E731
-        learner = Learner(parameters, losses, lambda: 1e-4, torch.device("cpu"), token_losses)
+        learner = Learner(parameters, losses, lambda: 1e-4, torch.device("cpu"), token_losses, descent=descent)
         weigher.begin(learner, targets(), targets())
     for step in range(STEPS):
         now = batch(step * ROWS)

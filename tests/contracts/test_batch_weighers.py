@@ -113,7 +113,14 @@ class World:
         device = torch.device("cpu")
         vectors = torch.eye(3)
         self.learner = Learner(
-            {"theta": self.theta}, self.losses, lambda: RATE, device, self.token_losses, self, lambda: vectors
+            {"theta": self.theta},
+            self.losses,
+            lambda: RATE,
+            device,
+            self.token_losses,
+            self,
+            lambda: vectors,
+            self.descent,
         )
 
     def losses(self, batch: Batch) -> Tensor:

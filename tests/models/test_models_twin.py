@@ -89,6 +89,72 @@ def test_a_synchronised_twin_is_a_copy_with_a_fresh_optimizer():
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.descent.parameters.values(), strict=True))
 
 
+def gradients(step: int, extra: float = 0.0) -> torch.Tensor:
+    noise = torch.Generator().manual_seed(step)
+    return torch.randn(6, generator=noise) + extra * torch.arange(6.0)
+
+
+@pytest.mark.parametrize("extra", [0.0, 0.3])
+def test_who_follows_is_clipped_and_divided_as_the_leader_was(extra):
+    """Against the same in float64, written out; the leader's gradient has something more to it."""
+    led, following = nn.Parameter(torch.zeros(6)), nn.Parameter(torch.zeros(6))
+    leader, follower = (Descent({"theta": each}, betas=(0.9, 0.95)) for each in (led, following))
+    place, mean, square = torch.zeros(6).double(), torch.zeros(6).double(), torch.zeros(6).double()
+    for step in range(1, 8):
+        led.grad, following.grad = gradients(step, extra), gradients(step)
+        leader.step(1e-2)
+        follower.follow(leader, 1e-2)
+        of_leader = gradients(step, extra).double()
+        clip = min(1.0, CLIP_NORM / (float(of_leader.norm()) + 1e-6))
+        mean = 0.9 * mean + 0.1 * clip * gradients(step).double()
+        square = 0.95 * square + 0.05 * (clip * of_leader) ** 2
+        place -= 1e-2 * mean / (1 - 0.9**step) / ((square / (1 - 0.95**step)).sqrt() + 1e-8)
+        assert following.grad is None
+    torch.testing.assert_close(following.detach().double(), place, atol=1e-6, rtol=1e-5)
+    if extra == 0:
+        torch.testing.assert_close(following, led, atol=1e-7, rtol=1e-6)
+
+
+def test_two_that_share_a_preconditioner_differ_by_what_their_gradients_differ_in():
+    """A model with rows and target, one with the rows, one with the target: the first is the sum of the others. With second
+    moments of their own it is not."""
+
+    def places(*, shared: bool) -> torch.Tensor:
+        found = [nn.Parameter(torch.zeros(6)) for _ in range(3)]
+        model, *others = (Descent({"theta": each}, betas=(0.9, 0.95)) for each in found)
+        for step in range(20):
+            rows, target = gradients(step), 0.1 * gradients(100 + step)
+            for parameter, gradient in zip(found, (rows + target, rows, target), strict=True):
+                parameter.grad = gradient.clone()
+            model.step(1e-2)
+            for each in others:
+                each.follow(model, 1e-2) if shared else each.step(1e-2)
+        return torch.stack(found).detach()
+
+    whole, rows, target = places(shared=True)
+    torch.testing.assert_close(whole, rows + target, atol=1e-6, rtol=0)
+    whole, rows, target = places(shared=False)
+    assert float((whole - rows - target).abs().max()) > 1e-2
+
+
+def test_a_follower_goes_on_from_its_state_bit_for_bit():
+    def run(stop: int | None) -> torch.Tensor:
+        ours, theirs = nn.Parameter(torch.zeros(6)), nn.Parameter(torch.zeros(6))
+        model, twin = (Descent({"theta": each}, betas=(0.9, 0.95)) for each in (ours, theirs))
+        for step in range(9):
+            if step == stop:
+                kept = model.state(), twin.state()
+                model, twin = (Descent({"theta": each}, betas=(0.9, 0.95)) for each in (ours, theirs))
+                for each, state in zip((model, twin), kept, strict=True):
+                    each.load(state)
+            ours.grad, theirs.grad = gradients(step, 0.2), gradients(step)
+            model.step(1e-2)
+            twin.follow(model, 1e-2)
+        return theirs.detach()
+
+    assert torch.equal(run(None), run(4))
+
+
 def test_what_is_frozen_is_shared():
     model = network()
     model[0].requires_grad_(requires_grad=False)

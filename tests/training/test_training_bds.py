@@ -94,7 +94,7 @@ class Settled(PenaltyBds):
 
     solution: Callable[[], Tensor]
 
-    def _twin_step(self, batch):
+    def _twin_terms(self, batch, factor):
         (own,) = self.twin.descent.parameters.values()
         with torch.no_grad():
             own.copy_(self.solution())
