@@ -35,7 +35,8 @@ WANTED, TAUGHT = "medicine", "law"
 HELD_OUT = 100
 """Rows of each of the two domains that nobody trains on; as many again, of the second, are what it is taught with."""
 TARGET = 32
-LOOP = {"passes": 1, "batch_tokens": 1024}
+BOTH = "both"
+LOOP = {"passes": 1, "batch_tokens": 1024, "learning_rate": 1e-3}
 ARMS = ("uniform", "static", "online")
 
 
@@ -86,17 +87,20 @@ def curate(verb: str, content: dict[str, Any], run: Path, *, wait: bool = True) 
     return call("-m", "curate", verb, file, "--run-dir", run, log=run.with_suffix(".log"), wait=wait)
 
 
-def trained(model: Path, run: Path, folder: Path, seed: int, given: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Held-out losses of a trainer on the stream of a run, by step and domain."""
+def trained(
+    model: Path, run: Path, folder: Path, seed: int, given: argparse.Namespace, *, pause: float
+) -> dict[str, dict[str, float]]:
+    """Held-out losses of a trainer on the stream of a run, by step and domain, and their mean."""
     out = run.with_name(f"{run.name}-trainer")
     evaluation = [folder / f"{domain}.parquet" for domain in (WANTED, TAUGHT)]
     log = out.with_suffix(".log")
     call(
         HERE / "trainer.py", model, run, out, "--steps", str(given.steps), "--save", str(given.save), "--seed", str(seed),
-        "--pause", str(given.pause), "--shift", folder / "taught.parquet", "--shift-at", str(given.shift),
+        "--pause", str(pause), "--shift", folder / "taught.parquet", "--shift-at", str(given.shift),
         "--shift-steps", str(given.shift_steps), "--evaluation", *evaluation, log=log,
     )  # fmt: skip
-    return json.loads(log.read_text().splitlines()[-1])["losses"]
+    found = json.loads(log.read_text().splitlines()[-1])["losses"]
+    return {step: {**losses, BOTH: mean(losses.values())} for step, losses in found.items()}
 
 
 def one_seed(folder: Path, where: Path, seed: int, given: argparse.Namespace) -> dict[str, Any]:
@@ -107,10 +111,10 @@ def one_seed(folder: Path, where: Path, seed: int, given: argparse.Namespace) ->
     curate("run", {**static, "model": {**static["model"], **warmed}}, where / "static")
     start = where / "static" / "state" / "proxy"
     curate("run", {**pipeline(folder, start, seed), "method": {"name": "uniform"}}, where / "uniform")
-    blade = {"name": "blade", "effective_share": 0.25, "loop": {**LOOP, "steps": 15, "learning_rate": 1e-3}}
+    blade = {"name": "blade", "effective_share": 0.25, "loop": LOOP}
     section = {
         "follow": str(where / "online-trainer"), "generations": 1000, "budget": {"shards": 4}, "poll": 0.5,
-        "patience": 8.0, "max_stale": 1,
+        "patience": 30.0, "max_stale": 1,
     }  # fmt: skip
     curator = curate(
         "online", pipeline(folder, start, seed, method=blade, online=section), where / "online", wait=False
@@ -119,7 +123,10 @@ def one_seed(folder: Path, where: Path, seed: int, given: argparse.Namespace) ->
         if curator.poll() is not None:
             raise SystemExit((where / "online.log").read_text()[-3000:])
         time.sleep(0.2)
-    losses = {arm: trained(start, where / arm, folder, seed, given) for arm in reversed(ARMS)}
+    losses = {
+        arm: trained(start, where / arm, folder, seed, given, pause=given.pause if arm == "online" else 0.0)
+        for arm in reversed(ARMS)
+    }
     curator.wait()
     made = generations.newest(where / "online") or 0
     steps = [generations.load(where / "online", number).source["step"] for number in range(1, made + 1)]
@@ -132,11 +139,13 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("data/sample/arena/proxy"))
     parser.add_argument("--run-dir", type=Path, default=Path("runs/following"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=520)
     parser.add_argument("--save", type=int, default=20)
     parser.add_argument("--shift", type=int, default=200, help="step before which the other domain is taught")
-    parser.add_argument("--shift-steps", type=int, default=60)
-    parser.add_argument("--pause", type=float, default=0.2)
+    parser.add_argument("--shift-steps", type=int, default=120)
+    parser.add_argument(
+        "--pause", type=float, default=0.6, help="seconds after a step of the followed trainer, as of a larger model"
+    )
     given = parser.parse_args()
     root = given.run_dir.resolve()
     folder = problem(given.mixed, root / "problem")
@@ -145,7 +154,7 @@ def main() -> None:
     lines = []
     for arm in ARMS:
         for step in (str(given.shift), last):
-            for domain in (WANTED, TAUGHT):
+            for domain in (WANTED, TAUGHT, BOTH):
                 own, uniform, static = (
                     [each["losses"][name][step][domain] for each in found] for name in (arm, "uniform", "static")
                 )
@@ -154,7 +163,7 @@ def main() -> None:
                      "over uniform": gain(uniform, own), "over static": gain(static, own)}
                 )  # fmt: skip
     facts = {"machine": f"{platform.machine()}, {cores()} cores", "date": date.today().isoformat()}
-    facts |= {"steps": given.steps, "shift": given.shift, "shift_steps": given.shift_steps}
+    facts |= {"steps": given.steps, "shift": given.shift, "shift_steps": given.shift_steps, "pause": given.pause}
     made = [{"generations": each["generations"], "steps": each["steps"]} for each in found]
     RESULTS.write_text(json.dumps({**facts, "online": made, "arms": lines}, indent=1) + "\n")
     print(json.dumps(lines, indent=1))
