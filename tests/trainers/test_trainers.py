@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.pipelines import tiny_world
 from tests.sinks import export_world
 from tests.sinks.export_world import Dataset
+from tests.training import trained_here
 
 pytestmark = [pytest.mark.slow, pytest.mark.trainers, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
@@ -59,6 +61,19 @@ def test_ms_swift_weighs_all_but_the_token_that_ends_a_turn() -> None:
     amount, astray = ended.stdout.splitlines()[-1].split(" of the right amount; ")
     assert 0.9 < float(amount) < 1
     assert 1 < float(astray.split(" %")[0]) < 20
+
+
+def test_trl_takes_the_steps_that_are_taken_by_hand(tmp_path: Path) -> None:
+    """Filter-then-Weight in SFTTrainer, its own collator and all."""
+    directory = tiny_world.write_model(tmp_path / "llama", "llama")
+    pool, target = (trained_here.rows(directory, name, count) for name, count in (("pool", 32), ("target", 6)))
+    given = {"pool": pool, "target": target, "method": trained_here.METHOD, "rate": trained_here.RATE}
+    (tmp_path / "rows.json").write_text(json.dumps(given))
+    ended = python("trl", HERE / "select_with_trl.py", directory, tmp_path / "rows.json", tmp_path / "trained")
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert 0 < json.loads(ended.stdout.splitlines()[-1])["chosen"] <= 2
+    by_hand = trained_here.manual(directory, [[[0, 1, 2, 3]], [[4, 5, 6, 7]]])
+    trained_here.same(trained_here.model(tmp_path / "trained"), by_hand)
 
 
 @pytest.fixture(scope="module")

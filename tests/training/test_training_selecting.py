@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from curate.errors import ConfigError, DataError, ModelError
-from curate.training.huggingface_selecting import Selecting
 from curate.training.selecting import Selector, as_batch
 from tests.pipelines import tiny_world
 from tests.training import trained_here
-from tests.training.trained_here import LOOP, METHOD, RATE, collate, model, rows
+from tests.training.trained_here import LOOP, METHOD, collate, manual, model, rows, same
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[2]
@@ -91,28 +90,6 @@ def test_weights_are_learned_of_rows_that_are_named(directory: Path) -> None:
     assert weights[:16].max() > weights[16] > weights[:16].min()
 
 
-def manual(directory: Path, groups: list[list[list[int]]]) -> nn.Module:
-    """Steps of plain descent, each on the mean over some batches of the pool, chosen from one after another."""
-    causal, found = model(directory), rows(directory, "pool", 32)
-    selector = Selector(
-        causal, torch.optim.SGD(causal.parameters(), lr=RATE), [collate(rows(directory, "target", 6))], method=METHOD
-    )
-    for group in groups:
-        for each in group:
-            (selector.loss(collate([found[row] for row in each])) / len(group)).backward()
-        with torch.no_grad():
-            for parameter in causal.parameters():
-                assert parameter.grad is not None
-                parameter -= RATE * parameter.grad
-                parameter.grad = None
-    return causal
-
-
-def same(left: nn.Module, right: nn.Module) -> None:
-    for ours, theirs in zip(left.parameters(), right.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
-
-
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_in_the_trainer_of_transformers_a_step_is_the_one_by_hand(
     directory: Path, tmp_path: Path, accumulated: int
@@ -144,24 +121,6 @@ def test_two_processes_choose_for_themselves_and_take_one_step(directory: Path, 
     )
     flat = torch.cat([each.detach().flatten() for each in causal.parameters()])
     torch.testing.assert_close(first, flat, atol=1e-6, rtol=1e-5)
-
-
-def test_in_trls_trainer_the_mixin_stands_before_it(directory: Path, tmp_path: Path) -> None:
-    """TRL is in no environment of this project; whoever has it runs this."""
-    trl = pytest.importorskip("trl")
-    datasets = pytest.importorskip("datasets")
-
-    class Chosen(Selecting, trl.SFTTrainer):
-        pass
-
-    args = trl.SFTConfig(
-        output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=4, report_to=[], use_cpu=True
-    )
-    pool = datasets.Dataset.from_list(rows(directory, "pool", 16))
-    made = Chosen(model=str(directory), args=args, train_dataset=pool)  # pyright: ignore[reportCallIssue]
-    made.select(rows(directory, "target", 6), method=METHOD)
-    made.train()
-    assert made.selector(made.model).chosen is not None
 
 
 def test_a_trainer_without_a_target_is_told_so(directory: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 from curate.training.huggingface_selecting import Selecting
+from curate.training.selecting import Selector
 
 SAMPLE = Path(__file__).parents[2] / "data" / "sample"
 LOOP = {"start": 0, "refresh": 1, "memory": 0.0}
@@ -44,6 +45,28 @@ def collate(some: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 def model(directory: Path) -> nn.Module:
     """The same weights every time."""
     return AutoModelForCausalLM.from_pretrained(directory)
+
+
+def manual(directory: Path, groups: list[list[list[int]]]) -> nn.Module:
+    """Steps of plain descent, each on the mean over some batches of the pool, chosen from one after another."""
+    causal, found = model(directory), rows(directory, "pool", 32)
+    selector = Selector(
+        causal, torch.optim.SGD(causal.parameters(), lr=RATE), [collate(rows(directory, "target", 6))], method=METHOD
+    )
+    for group in groups:
+        for each in group:
+            (selector.loss(collate([found[row] for row in each])) / len(group)).backward()
+        with torch.no_grad():
+            for parameter in causal.parameters():
+                assert parameter.grad is not None
+                parameter -= RATE * parameter.grad
+                parameter.grad = None
+    return causal
+
+
+def same(left: nn.Module, right: nn.Module) -> None:
+    for ours, theirs in zip(left.parameters(), right.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
 def trainer(directory: Path, out: Path, causal: nn.Module, **settings: Any) -> SelectingTrainer:
