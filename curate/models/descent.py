@@ -13,6 +13,8 @@ from torch import Tensor, nn
 CLIP_NORM = 1.0
 CLIP_EPSILON = 1e-6
 """Of `clip_grad_norm_`."""
+FARTHEST = 2.0
+"""Steps of its own that a descent goes at most when it follows another."""
 
 
 class Descent:
@@ -51,7 +53,8 @@ class Descent:
 
         The gradient is multiplied by what the leader's was multiplied by to be clipped, its running mean is this descent's own,
         and it is divided by the leader's second moment: the same gradient moves both alike. With a second moment of its own,
-        whoever has more to its gradient would be moved less by the part that both have. Without weight decay.
+        whoever has more to its gradient would be moved less by the part that both have. Where the leader's gradient has all but
+        vanished and this one has not, its own second moment keeps the step at `FARTHEST` of its own. Without weight decay.
 
         Args:
             leader: of a model with the same parameters, which has just taken its step.
@@ -64,11 +67,14 @@ class Descent:
             (beta1, beta2), epsilon = (leader.optimizer.defaults[key] for key in ("betas", "eps"))
             own = self.optimizer.state[parameter]
             own.setdefault("step", torch.zeros(()))
-            mean = own.setdefault("exp_avg", torch.zeros_like(parameter))
+            mean, square = (own.setdefault(key, torch.zeros_like(parameter)) for key in ("exp_avg", "exp_avg_sq"))
             own["step"] += 1
-            mean.lerp_(parameter.grad * leader._clip, 1 - beta1)
-            scale = (led["exp_avg_sq"] / (1 - beta2 ** float(led["step"]))).sqrt_().add_(epsilon)
-            parameter.addcdiv_(mean, scale, value=-rate / (1 - beta1 ** float(own["step"])))
+            steps, gradient = float(own["step"]), parameter.grad * leader._clip
+            mean.lerp_(gradient, 1 - beta1)
+            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            least = square / (FARTHEST**2 * (1 - beta2**steps))
+            second = torch.maximum(led["exp_avg_sq"] / (1 - beta2 ** float(led["step"])), least)
+            parameter.addcdiv_(mean, second.sqrt_().add_(epsilon), value=-rate / (1 - beta1**steps))
         self.clear()
 
     def clear(self) -> None:

@@ -99,7 +99,7 @@ def test_who_follows_is_clipped_and_divided_as_the_leader_was(extra):
     """Against the same in float64, written out; the leader's gradient has something more to it."""
     led, following = nn.Parameter(torch.zeros(6)), nn.Parameter(torch.zeros(6))
     leader, follower = (Descent({"theta": each}, betas=(0.9, 0.95)) for each in (led, following))
-    place, mean, square = torch.zeros(6).double(), torch.zeros(6).double(), torch.zeros(6).double()
+    place, mean, square, own = (torch.zeros(6).double() for _ in range(4))
     for step in range(1, 8):
         led.grad, following.grad = gradients(step, extra), gradients(step)
         leader.step(1e-2)
@@ -108,11 +108,28 @@ def test_who_follows_is_clipped_and_divided_as_the_leader_was(extra):
         clip = min(1.0, CLIP_NORM / (float(of_leader.norm()) + 1e-6))
         mean = 0.9 * mean + 0.1 * clip * gradients(step).double()
         square = 0.95 * square + 0.05 * (clip * of_leader) ** 2
-        place -= 1e-2 * mean / (1 - 0.9**step) / ((square / (1 - 0.95**step)).sqrt() + 1e-8)
+        own = 0.95 * own + 0.05 * (clip * gradients(step).double()) ** 2
+        divided = torch.maximum(square, own / 4)
+        place -= 1e-2 * mean / (1 - 0.9**step) / ((divided / (1 - 0.95**step)).sqrt() + 1e-8)
         assert following.grad is None
     torch.testing.assert_close(following.detach().double(), place, atol=1e-6, rtol=1e-5)
     if extra == 0:
         torch.testing.assert_close(following, led, atol=1e-7, rtol=1e-6)
+
+
+def test_who_follows_a_leader_that_stands_still_goes_no_farther_than_two_steps_of_its_own():
+    found = [nn.Parameter(torch.zeros(6)) for _ in range(3)]
+    leader, follower, alone = (Descent({"theta": each}, betas=(0.9, 0.95)) for each in found)
+    for step in range(60):
+        size = 0.1 if step < 5 else 1e-9
+        for parameter, scale in zip(found, (size, 0.1, 0.1), strict=True):
+            parameter.grad = scale * gradients(step).abs()
+        leader.step(1e-2)
+        follower.follow(leader, 1e-2)
+        alone.step(1e-2)
+    ratio = (found[1] / found[2]).detach()
+    assert float(ratio.max()) <= 2 + 1e-3
+    assert float(ratio.min()) > 1
 
 
 def test_two_that_share_a_preconditioner_differ_by_what_their_gradients_differ_in():
