@@ -36,6 +36,8 @@ HELD_OUT = 100
 """Rows of each of the two domains that nobody trains on; as many again, of the second, are what it is taught with."""
 TARGET = 32
 BOTH = "both"
+EVERY = 40
+"""Steps between two measurements after the shift."""
 LOOP = {"passes": 1, "batch_tokens": 1024, "learning_rate": 1e-3}
 ARMS = ("uniform", "static", "online")
 
@@ -87,6 +89,11 @@ def curate(verb: str, content: dict[str, Any], run: Path, *, wait: bool = True) 
     return call("-m", "curate", verb, file, "--run-dir", run, log=run.with_suffix(".log"), wait=wait)
 
 
+def measured(given: argparse.Namespace) -> list[int]:
+    """Steps of the held-out losses: before the shift, and from its end on."""
+    return [given.shift, *range(given.shift + given.shift_steps + EVERY, given.steps, EVERY), given.steps]
+
+
 def trained(
     model: Path, run: Path, folder: Path, seed: int, given: argparse.Namespace, *, pause: float
 ) -> dict[str, dict[str, float]]:
@@ -97,7 +104,7 @@ def trained(
     call(
         HERE / "trainer.py", model, run, out, "--steps", str(given.steps), "--save", str(given.save), "--seed", str(seed),
         "--pause", str(pause), "--shift", folder / "taught.parquet", "--shift-at", str(given.shift),
-        "--shift-steps", str(given.shift_steps), "--evaluation", *evaluation, log=log,
+        "--shift-steps", str(given.shift_steps), "--measure", *map(str, measured(given)), "--evaluation", *evaluation, log=log,
     )  # fmt: skip
     found = json.loads(log.read_text().splitlines()[-1])["losses"]
     return {step: {**losses, BOTH: mean(losses.values())} for step, losses in found.items()}
@@ -111,9 +118,9 @@ def one_seed(folder: Path, where: Path, seed: int, given: argparse.Namespace) ->
     curate("run", {**static, "model": {**static["model"], **warmed}}, where / "static")
     start = where / "static" / "state" / "proxy"
     curate("run", {**pipeline(folder, start, seed), "method": {"name": "uniform"}}, where / "uniform")
-    blade = {"name": "blade", "effective_share": 0.25, "loop": LOOP}
+    blade = {"name": "blade", "effective_share": 0.25, "loop": {**LOOP, "memory": 0.5}}
     section = {
-        "follow": str(where / "online-trainer"), "generations": 1000, "budget": {"shards": 4}, "poll": 0.5,
+        "follow": str(where / "online-trainer"), "generations": 1000, "poll": 0.5,
         "patience": 30.0, "max_stale": 1,
     }  # fmt: skip
     curator = curate(
@@ -150,22 +157,24 @@ def main() -> None:
     root = given.run_dir.resolve()
     folder = problem(given.mixed, root / "problem")
     found = [one_seed(folder, root / f"seed-{seed}", seed, given) for seed in range(given.seeds)]
-    last = str(given.steps)
+    before, *after = map(str, measured(given))
+    phases = {"before the shift": [before], "after it, on average": after, "in the end": after[-1:]}
     lines = []
     for arm in ARMS:
-        for step in (str(given.shift), last):
+        for phase, steps in phases.items():
             for domain in (WANTED, TAUGHT, BOTH):
                 own, uniform, static = (
-                    [each["losses"][name][step][domain] for each in found] for name in (arm, "uniform", "static")
+                    [mean(each["losses"][name][step][domain] for step in steps) for each in found]
+                    for name in (arm, "uniform", "static")
                 )
                 lines.append(
-                    {"arm": arm, "step": int(step), "domain": domain, "losses": own, "loss": mean(own),
+                    {"arm": arm, "phase": phase, "domain": domain, "losses": own, "loss": mean(own),
                      "over uniform": gain(uniform, own), "over static": gain(static, own)}
                 )  # fmt: skip
     facts = {"machine": f"{platform.machine()}, {cores()} cores", "date": date.today().isoformat()}
     facts |= {"steps": given.steps, "shift": given.shift, "shift_steps": given.shift_steps, "pause": given.pause}
-    made = [{"generations": each["generations"], "steps": each["steps"]} for each in found]
-    RESULTS.write_text(json.dumps({**facts, "online": made, "arms": lines}, indent=1) + "\n")
+    made = [{name: each[name] for name in ("generations", "steps", "losses")} for each in found]
+    RESULTS.write_text(json.dumps({**facts, "arms": lines, "seeds": made}, indent=1) + "\n")
     print(json.dumps(lines, indent=1))
 
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/trainer.py MODEL RUN OUT --steps 200 --save 20 [--mode resampled] [--evaluation FILE...]
 
 Run again it goes on from its last checkpoint. Prints a JSON line: the held-out loss of every file in nats a token, at the end
-and, with --shift, before the shift.
+and after the steps of --measure.
 """
 
 from __future__ import annotations
@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mode", default="resampled")
     parser.add_argument("--evaluation", type=Path, nargs="*", default=[])
+    parser.add_argument("--measure", type=int, nargs="*", default=[], help="steps after which to evaluate")
     parser.add_argument("--longest", type=int, default=256, help="tokens of a row")
     parser.add_argument("--log", type=Path, help="file that gets the rows of every batch")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds to sleep after every step")
@@ -124,7 +125,7 @@ def main() -> None:
             log.write("start\n")
     stream = curate.stream(given.run, mode=given.mode, seed=given.seed, name=given.out.name, rank=0, world=1)
     rows = Shifted(stream, given.shift, given.shift_at * given.batch, given.shift_steps * given.batch)
-    measured = Measured({given.shift_at, given.steps}, given.evaluation, collate)
+    measured = Measured({*given.measure, given.steps}, given.evaluation, collate)
     arguments = TrainingArguments(
         str(given.out), max_steps=given.steps, save_steps=given.save, save_total_limit=2, seed=given.seed,
         per_device_train_batch_size=given.batch, learning_rate=given.rate, lr_scheduler_type="constant_with_warmup",
