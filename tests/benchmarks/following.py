@@ -1,7 +1,8 @@
 """Do weights that follow a training help it? `python tests/benchmarks/following.py` writes results/following.json.
 
 A target of two domains; a pool of six. Hugging Face's Trainer reads `curate.stream`, each row as often as it weighs, in a process
-of its own. In the middle it is taught one of the two domains from elsewhere: from then on only the other is left to learn.
+of its own. From the middle on half of each of its batches is of one of the two domains, from another source: what is left to
+learn from the pool is the other.
 
     uniform    weights of 1
     static     rho_loss, weighed once by the model as it was at the beginning
@@ -90,8 +91,8 @@ def curate(verb: str, content: dict[str, Any], run: Path, *, wait: bool = True) 
 
 
 def measured(given: argparse.Namespace) -> list[int]:
-    """Steps of the held-out losses: before the shift, and from its end on."""
-    return [given.shift, *range(given.shift + given.shift_steps + EVERY, given.steps, EVERY), given.steps]
+    """Steps of the held-out losses: before the shift, and from it on."""
+    return [given.shift, *range(given.shift + EVERY, given.steps, EVERY), given.steps]
 
 
 def trained(
@@ -103,8 +104,8 @@ def trained(
     log = out.with_suffix(".log")
     call(
         HERE / "trainer.py", model, run, out, "--steps", str(given.steps), "--save", str(given.save), "--seed", str(seed),
-        "--pause", str(pause), "--shift", folder / "taught.parquet", "--shift-at", str(given.shift),
-        "--shift-steps", str(given.shift_steps), "--measure", *map(str, measured(given)), "--evaluation", *evaluation, log=log,
+        "--pause", str(pause), "--rate", str(given.rate), "--shift", folder / "taught.parquet", "--shift-at", str(given.shift),
+        "--measure", *map(str, measured(given)), "--evaluation", *evaluation, log=log,
     )  # fmt: skip
     found = json.loads(log.read_text().splitlines()[-1])["losses"]
     return {step: {**losses, BOTH: mean(losses.values())} for step, losses in found.items()}
@@ -118,7 +119,7 @@ def one_seed(folder: Path, where: Path, seed: int, given: argparse.Namespace) ->
     curate("run", {**static, "model": {**static["model"], **warmed}}, where / "static")
     start = where / "static" / "state" / "proxy"
     curate("run", {**pipeline(folder, start, seed), "method": {"name": "uniform"}}, where / "uniform")
-    blade = {"name": "blade", "effective_share": 0.25, "loop": {**LOOP, "memory": 0.5}}
+    blade = {"name": "blade", "effective_share": 0.25, "loop": LOOP}
     section = {
         "follow": str(where / "online-trainer"), "generations": 1000, "poll": 0.5,
         "patience": 30.0, "max_stale": 1,
@@ -126,7 +127,7 @@ def one_seed(folder: Path, where: Path, seed: int, given: argparse.Namespace) ->
     curator = curate(
         "online", pipeline(folder, start, seed, method=blade, online=section), where / "online", wait=False
     )
-    while generations.newest(where / "online") is None:
+    while not generations.newest(where / "online"):  # as the static weights, the first are there before the training
         if curator.poll() is not None:
             raise SystemExit((where / "online.log").read_text()[-3000:])
         time.sleep(0.2)
@@ -146,10 +147,10 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("data/sample/arena/proxy"))
     parser.add_argument("--run-dir", type=Path, default=Path("runs/following"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=520)
+    parser.add_argument("--steps", type=int, default=440)
     parser.add_argument("--save", type=int, default=20)
-    parser.add_argument("--shift", type=int, default=200, help="step before which the other domain is taught")
-    parser.add_argument("--shift-steps", type=int, default=120)
+    parser.add_argument("--shift", type=int, default=200, help="step from which on the other source is there")
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of the trainer")
     parser.add_argument(
         "--pause", type=float, default=0.6, help="seconds after a step of the followed trainer, as of a larger model"
     )
@@ -172,7 +173,7 @@ def main() -> None:
                      "over uniform": gain(uniform, own), "over static": gain(static, own)}
                 )  # fmt: skip
     facts = {"machine": f"{platform.machine()}, {cores()} cores", "date": date.today().isoformat()}
-    facts |= {"steps": given.steps, "shift": given.shift, "shift_steps": given.shift_steps, "pause": given.pause}
+    facts |= {"steps": given.steps, "shift": given.shift, "pause": given.pause, "rate": given.rate}
     made = [{name: each[name] for name in ("generations", "steps", "losses")} for each in found]
     RESULTS.write_text(json.dumps({**facts, "arms": lines, "seeds": made}, indent=1) + "\n")
     print(json.dumps(lines, indent=1))

@@ -26,16 +26,16 @@ import curate
 
 
 class Shifted(IterableDataset):
-    """Rows of a stream; from a place on, for a while, rows of a file: the model learns elsewhere what they teach."""
+    """Rows of a stream; from a place on, every second row is one of a file: the trainer has another source beside it."""
 
-    def __init__(self, stream: Any, file: Path | None, start: int, count: int) -> None:
-        self._stream, self._file, self._start, self._count = stream, file, start, count
+    def __init__(self, stream: Any, file: Path | None, start: int) -> None:
+        self._stream, self._file, self._start = stream, file, start
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         others = cycle(pq.read_table(self._file, columns=["text"]).to_pylist() if self._file else [{}])
         for place, row in enumerate(self._stream):
-            if place == self._start and self._file:
-                yield from (next(others) for _ in range(self._count))
+            if self._file and place >= self._start:
+                yield next(others)
             yield row
 
 
@@ -113,7 +113,6 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0.0, help="seconds to sleep after every step")
     parser.add_argument("--shift", type=Path)
     parser.add_argument("--shift-at", type=int, default=0, help="step at which the shift begins")
-    parser.add_argument("--shift-steps", type=int, default=0)
     given = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -124,7 +123,7 @@ def main() -> None:
         with given.log.open("a") as log:
             log.write("start\n")
     stream = curate.stream(given.run, mode=given.mode, seed=given.seed, name=given.out.name, rank=0, world=1)
-    rows = Shifted(stream, given.shift, given.shift_at * given.batch, given.shift_steps * given.batch)
+    rows = Shifted(stream, given.shift, given.shift_at * given.batch)
     measured = Measured({*given.measure, given.steps}, given.evaluation, collate)
     arguments = TrainingArguments(
         str(given.out), max_steps=given.steps, save_steps=given.save, save_total_limit=2, seed=given.seed,
