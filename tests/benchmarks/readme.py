@@ -142,6 +142,47 @@ def dwm() -> str:
     return "\n".join(lines)
 
 
+def ranks() -> str:
+    """How well BDS in the loop ranks the rows that are wanted, by seed."""
+    result = json.loads((RESULTS / "ranks.json").read_text())
+    lines = [f"{result['machine']}, {result['date']}:", ""]
+    lines += ["| AUROC of the rows that are wanted over | on the pool | by seed |", "|---|---|---|"]
+    for problem, seeds in result["problems"].items():
+        for kind in next(iter(seeds.values())):
+            found = ", ".join(f"{seed[kind]:.3f}" for seed in seeds.values())
+            lines.append(f"| {'all others' if kind == 'all' else kind} | {problem} | {found} |")
+    return "\n".join(lines)
+
+
+def budgets() -> str:
+    """What is left of the order of methods where less is kept."""
+    result = json.loads((RESULTS / "budgets.json").read_text())
+    lines = [f"{result['machine']}, {result['date']}, 3 seeds, mean and half its 95 % interval:", ""]
+    lines += [f"| {result['problem']}: kept | arm | held-out loss | gain over random |", "|---|---|---:|---:|"]
+    for share in result["shares"]:
+        for arm, loss in sorted(share["loss"].items(), key=lambda item: item[1]):
+            over = _more(share["over random"].get(arm))
+            lines.append(f"| {share['keep']:.0%} | {arm} | {loss:.3f} | {over} |")
+    return "\n".join(lines)
+
+
+def following() -> str:
+    """A trainer written by others on weights that follow it."""
+    result = json.loads((RESULTS / "following.json").read_text())
+    made = [each["generations"] for each in result["seeds"]]
+    counts = f"{len(made)} seeds, {min(made)} to {max(made)} generations"
+    lines = [f"{result['machine']}, {result['date']}, {counts}, mean and half its 95 % interval:", ""]
+    lines += [
+        "| held-out | when | weights | loss | gain over uniform | gain over static |",
+        "|---|---|---|---:|---:|---:|",
+    ]
+    phases = [*dict.fromkeys(each["phase"] for each in result["arms"])]
+    for each in sorted(result["arms"], key=lambda each: (each["domain"], phases.index(each["phase"]))):
+        gains = " | ".join(_more(each[name]) for name in ("over uniform", "over static"))
+        lines.append(f"| {each['domain']} | {each['phase']} | {each['arm']} | {each['loss']:.3f} | {gains} |")
+    return "\n".join(lines)
+
+
 def _more(found: list[float] | None) -> str:
     """A gain and half its interval."""
     return "–" if found is None else f"{found[0]:+.3f} ± {found[1]:.3f}"
