@@ -57,8 +57,11 @@ def problem(mixed: Path, out: Path) -> Path:
     taught = rows.filter(pl.col("domain") == TAUGHT).slice(HELD_OUT + TARGET, 2 * HELD_OUT)
     taught.drop("index").write_parquet(out / "taught.parquet")
     pl.concat(target).drop("index").write_parquet(out / "target.parquet")
-    left = pl.concat([*used, taught])["index"]
-    rows.filter(~pl.col("index").is_in(left.implode())).drop("index").write_parquet(out / "pool.parquet")
+    left = rows.filter(~pl.col("index").is_in(pl.concat([*used, taught])["index"].implode()))
+    mixed_up = left.sample(
+        fraction=1.0, shuffle=True, seed=0
+    )  # shards are read one after another: let each have everything
+    mixed_up.drop("index").write_parquet(out / "pool.parquet")
     return out
 
 
@@ -147,9 +150,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("data/sample/arena/proxy"))
     parser.add_argument("--run-dir", type=Path, default=Path("runs/following"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=440)
+    parser.add_argument("--steps", type=int, default=360)
     parser.add_argument("--save", type=int, default=20)
-    parser.add_argument("--shift", type=int, default=200, help="step from which on the other source is there")
+    parser.add_argument("--shift", type=int, default=160, help="step from which on the other source is there")
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of the trainer")
     parser.add_argument(
         "--pause", type=float, default=0.6, help="seconds after a step of the followed trainer, as of a larger model"
