@@ -190,7 +190,7 @@ def _more(found: list[float] | None) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "methods": methods, "reference": reference, "shares": shares, "memory": memory, "features": features,
-    "arena": arena, "refined": refined, "step": step, "dwm": dwm, "exports": exports, "trainers": trainers,
+    "arena": arena, "refined": refined, "budgets": budgets, "step": step, "dwm": dwm, "exports": exports, "trainers": trainers,
 }  # fmt: skip
 
 
