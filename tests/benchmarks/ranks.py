@@ -12,14 +12,11 @@ import platform
 import sys
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
-import yaml
 
-from curate import pipeline
-from curate.config import Pipeline
+from curate import config, pipeline
 from curate.executors.base import cores
 from curate.job import open_job
 from curate.reports.progress import PlainProgress
@@ -39,16 +36,15 @@ def auroc(wanted: np.ndarray, others: np.ndarray) -> float:
 
 def ranked(problem: str, seed: int, root: Path, workers: int) -> dict[str, float]:
     """One curation: AUROC over all rows that are not wanted, and over each kind of them."""
-    content: dict[str, Any] = yaml.safe_load(Path(f"pipelines/arena/{problem}.yaml").read_text())
-    content = {key: value for key, value in content.items() if key not in ("evaluation", "features")}
-    content |= {"method": METHOD, "seed": seed, "cluster": {"workers": workers}}
+    changes = [f"method={json.dumps(METHOD)}", f"seed={seed}", f"cluster.workers={workers}", "evaluation=null"]
+    settings = config.load(Path(f"pipelines/arena/{problem}.yaml"), changes)
     where = root / f"{problem}-{seed}"
-    pipeline.run(Pipeline.model_validate(content), where, observer=PlainProgress(sys.stderr))
+    pipeline.run(settings, where, observer=PlainProgress(sys.stderr))
     weights = np.concatenate([part.weights for part in open_job(str(where)).shard_weights()])
-    label, right = LABELS[problem], pl.read_parquet(content["target"]["path"])[LABELS[problem]][0]
-    kinds = pl.concat([pl.read_parquet(file) for file in sorted(Path().glob(content["pool"]["path"]))])[
-        label
-    ].to_numpy()
+    label, data = LABELS[problem], Path("data/sample/arena") / problem
+    right = pl.read_parquet(data / "target.parquet")[label][0]
+    pool = pl.concat([pl.read_parquet(file) for file in sorted((data / "pool").glob("*.parquet"))])
+    kinds = pool[label].to_numpy()
     read = ~np.isnan(weights)
     wanted = weights[read & (kinds == right)]
     found = {"all": auroc(wanted, weights[read & (kinds != right)])}
