@@ -191,7 +191,7 @@ def _more(found: list[float] | None) -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "methods": methods, "reference": reference, "shares": shares, "memory": memory, "features": features,
     "arena": arena, "refined": refined, "budgets": budgets, "following": following, "step": step, "dwm": dwm,
-    "exports": exports, "trainers": trainers,
+    "exports": exports, "trainers": trainers, "ranks": ranks,
 }  # fmt: skip
 
 
