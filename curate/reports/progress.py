@@ -98,9 +98,8 @@ class PlainProgress:
         now = self._clock()
         if now - self._printed >= self._every:
             self._printed = now
-            count = (
-                self._count if self._total is None else min(self._count, self._total)
-            )  # a task run again counts twice
+            # A task that is run again counts twice.
+            count = self._count if self._total is None else min(self._count, self._total)
             self._line(f"{self._name}: {count:,} / {_of(self._total)}{self._unit}, {self._rate(now)}")
 
     def done(self) -> None:
