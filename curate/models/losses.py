@@ -21,6 +21,8 @@ LOGIT_BYTES = 8 * 2**20
 """Logits that exist at a time: about what stays in cache. With eight times that, much of a step is waiting for memory."""
 LEAST_ROWS = 128
 """Tokens of a chunk all the same: with fewer the product with a large vocabulary is slow."""
+KEPT_BYTES = 64 * 2**20
+"""Logits that are kept from forward to backward where the output layer is trained; what is larger is computed twice instead."""
 
 
 def token_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
@@ -28,8 +30,8 @@ def token_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: T
 
     l_i = logsumexp_v(h_i . w_v + b_v) - (h_i . w_{y_i} + b_{y_i}), with the softmax in float32 or wider.
     Differentiable with respect to hidden, weight and bias. While weight and bias are frozen the gradient to
-    hidden is computed in the forward pass from the same logits; otherwise the backward pass recomputes the
-    logits.
+    hidden is computed in the forward pass from the same logits; otherwise the backward pass needs the logits
+    again, and computes them again unless all of them take no more than KEPT_BYTES.
 
     Args:
         hidden: last hidden states, [n, d], any float type.
@@ -43,7 +45,7 @@ def token_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: T
     if not torch.is_grad_enabled() or not _any_needs_gradient(hidden, weight, bias):
         return _forward(hidden, weight, bias, targets, gradient=None)
     if _any_needs_gradient(weight, bias):
-        return _RecomputedCrossEntropy.apply(hidden, weight, bias, targets)  # pyright: ignore[reportReturnType]
+        return _TrainedCrossEntropy.apply(hidden, weight, bias, targets)  # pyright: ignore[reportReturnType]
     return _FrozenCrossEntropy.apply(hidden, weight, bias, targets)  # pyright: ignore[reportReturnType]
 
 
@@ -162,14 +164,22 @@ def _loss_and_pull(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 def _forward(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, gradient: Tensor | None
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    *,
+    gradient: Tensor | None,
+    kept: list[Tensor] | None = None,
 ) -> Tensor:
-    """Losses [n]; fills `gradient` [n, d] with dl_i/dh_i if it is given."""
+    """Losses [n]; fills `gradient` [n, d] with dl_i/dh_i if it is given, and adds every chunk's logits to `kept` if that is."""
     losses = hidden.new_empty(len(targets), dtype=_wide(hidden.dtype))
     for span in _spans(len(targets), len(weight)):
         logits = _logits(hidden[span], weight, bias)
         if gradient is None:
             losses[span] = logits.logsumexp(1) - logits.gather(1, targets[span, None]).squeeze(1)
+            if kept is not None:
+                kept.append(logits)
         else:
             losses[span], pull, total = _loss_and_pull(logits, targets[span])
             gradient[span] = (pull.to(weight.dtype) @ weight) / total
@@ -193,23 +203,26 @@ class _FrozenCrossEntropy(torch.autograd.Function):
         return (gradient * upstream[:, None]).to(gradient.dtype), None, None, None
 
 
-class _RecomputedCrossEntropy(torch.autograd.Function):
-    """Output layer trained: its gradient needs the upstream factor, so backward repeats the logits chunk by chunk."""
+class _TrainedCrossEntropy(torch.autograd.Function):
+    """Output layer trained: its gradient needs the upstream factor, so backward needs the logits too, chunk by chunk."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
-        ctx.save_for_backward(hidden, weight, bias, targets)
-        return _forward(hidden, weight, bias, targets, gradient=None)
+        wide = _wide(hidden.dtype)
+        kept: list[Tensor] | None = [] if wide.itemsize * len(targets) * len(weight) <= KEPT_BYTES else None
+        losses = _forward(hidden, weight, bias, targets, gradient=None, kept=kept)
+        ctx.save_for_backward(hidden, weight, bias, targets, *(kept or ()))
+        return losses
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:  # pyright: ignore
-        hidden, weight, bias, targets = ctx.saved_tensors
+        hidden, weight, bias, targets, *kept = ctx.saved_tensors
         to_hidden = torch.empty_like(hidden)
         to_weight = torch.zeros_like(weight, dtype=_wide(weight.dtype))
         to_bias = None if bias is None else torch.zeros_like(bias, dtype=_wide(bias.dtype))
-        for span in _spans(len(targets), len(weight)):
-            logits = _logits(hidden[span], weight, bias)
+        for place, span in enumerate(_spans(len(targets), len(weight))):
+            logits = kept[place].clone() if kept else _logits(hidden[span], weight, bias)
             _, pull, total = _loss_and_pull(logits, targets[span])
             pull.mul_(upstream[span, None] / total)
             to_hidden[span] = pull.to(weight.dtype) @ weight

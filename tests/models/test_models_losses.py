@@ -68,6 +68,22 @@ def test_chunked_losses_and_gradients_equal_plain_autograd(
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_that_are_kept_give_the_same_bits_as_those_computed_twice(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 16, generator=generator).to(dtype).requires_grad_() for n in (300, 50))
+    targets = torch.randint(50, (300,), generator=generator)
+    found = []
+    for kept in (losses.KEPT_BYTES, 4 * 300 * 50 - 1):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(losses, "KEPT_BYTES", kept)
+            value = token_losses(hidden, weight, None, targets)
+            each = [torch.autograd.grad(value.sum(), (hidden, weight), retain_graph=True) for _ in range(2)]
+        found.append([value, *each[0], *each[1]])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_softmax_of_bfloat16_inputs_is_float32() -> None:
     torch.manual_seed(0)
     hidden, weight = torch.randn(5, 8).bfloat16(), torch.randn(11, 8).bfloat16()
