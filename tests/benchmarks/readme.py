@@ -169,17 +169,24 @@ def budgets() -> str:
 def following() -> str:
     """A trainer written by others on weights that follow it."""
     result = json.loads((RESULTS / "following.json").read_text())
+    return "\n\n".join(_followed(taught, result[taught]) for taught in sorted(result))
+
+
+def _followed(taught: str, result: dict[str, Any]) -> str:
+    """One kind of text that comes from elsewhere too."""
     made = [each["generations"] for each in result["seeds"]]
-    counts = f"{len(made)} seeds of at least {min(made)} generations"
-    lines = [f"{result['machine']}, {result['date']}, {counts}, mean and half its 95 % interval:", ""]
-    lines += [
-        "| held-out | when | weights | loss | gain over uniform | gain over static |",
-        "|---|---|---|---:|---:|---:|",
+    facts = f"{result['machine']}, {result['date']}, {result['steps']} steps, {taught} from elsewhere from step {result['at']} on"
+    lines = [
+        f"{facts}; {len(made)} seeds of at least {min(made)} generations, mean and half its 95 % interval:",
+        "",
+        "| held-out | when | uniform: loss | static over uniform | online over uniform | online over static |",
+        "|---|---|---:|---:|---:|---:|",
     ]
-    phases = [*dict.fromkeys(each["phase"] for each in result["arms"])]
-    for each in sorted(result["arms"], key=lambda each: (each["domain"], phases.index(each["phase"]))):
-        gains = " | ".join(_more(each[name]) for name in ("over uniform", "over static"))
-        lines.append(f"| {each['domain']} | {each['phase']} | {each['arm']} | {each['loss']:.3f} | {gains} |")
+    found = {(each["kind"], each["phase"], each["arm"]): each for each in result["arms"]}
+    for kind, phase in dict.fromkeys((each["kind"], each["phase"]) for each in result["arms"]):
+        uniform, static, online = (found[kind, phase, arm] for arm in ("uniform", "static", "online"))
+        gains = (static["over uniform"], online["over uniform"], online["over static"])
+        lines.append(f"| {kind} | {phase} | {uniform['loss']:.3f} | {' | '.join(map(_more, gains))} |")
     return "\n".join(lines)
 
 
