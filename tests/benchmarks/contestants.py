@@ -33,7 +33,7 @@ from curate.models.losses import batch_token_losses
 from curate.models.pair import Pair, in_float32
 from curate.models.twin import Twin
 from curate.sources.layout import batches
-from curate.training.selecting import Selector
+from curate.training.selecting import METHOD, Selector
 from curate.types import Batch
 
 PROJECTIONS = {
@@ -49,21 +49,26 @@ BUDGET = 2048
 """Tokens of a packed batch."""
 
 
-STEPS = 4
-"""Training steps of a call: the target's gradient is read once in so many."""
+STEPS = 8
+"""Training steps of a call: the target's gradient is read in the first, and once in `refresh`."""
 CANDIDATES_OF_A_STEP = 2
 """Candidates for each sample that is trained on."""
+
+
+def less_read(name: str, **more: Any) -> dict[str, Any]:
+    """A method that chooses from half of each sample, as a `Selector` does by default."""
+    return {"name": name, "loop": {**METHOD["loop"], **more}}  # pyright: ignore[reportIndexIssue]
+
+
 SELECTIONS: dict[str, dict[str, Any]] = {
-    "filter_then_weight": {"name": "filter_then_weight"},
-    "filter_then_weight/all": {"name": "filter_then_weight", "loop": {"layers": {"depth": 1.0}}},
-    "filter_then_weight/factored": {"name": "filter_then_weight", "loop": {"metric": "factored"}},
-    "filter_then_weight/half": {"name": "filter_then_weight", "loop": {"read": 0.5}},
-    "filter_then_weight/cheap": {
-        "name": "filter_then_weight",
-        "loop": {"read": 0.5, "layers": {"modules": ["o_proj"]}},
-    },
-    "greats": {"name": "greats"},
-    "tracin": {"name": "tracin"},
+    "filter_then_weight": METHOD,
+    "filter_then_weight/whole": {"name": "filter_then_weight"},
+    "filter_then_weight/all": less_read("filter_then_weight", layers={"depth": 1.0}),
+    "filter_then_weight/factored": less_read("filter_then_weight", metric="factored"),
+    "filter_then_weight/attention": less_read("filter_then_weight", layers={"modules": ["o_proj"]}),
+    "greats": less_read("greats"),
+    "greats/whole": {"name": "greats"},
+    "tracin": less_read("tracin"),
     "tracin/all": {"name": "tracin", "loop": {"layers": {"depth": 1.0}}},
 }
 
@@ -300,7 +305,7 @@ def chosen_step(selection: str, folder: Path) -> Run:
     """The same steps on what a method chooses of twice as many candidates, from the factors of one pass."""
     model, (ids, targets) = plain_model(folder), batch(folder)
     optimizer = descended(model)
-    given = {"start": 0, "keep": 1 / CANDIDATES_OF_A_STEP, "refresh": STEPS} | SELECTIONS[selection].get("loop", {})
+    given = {"start": 0, "keep": 1 / CANDIDATES_OF_A_STEP} | SELECTIONS[selection].get("loop", {})
     wanted = torch.cat([targets, targets])  # as many as candidates
     target = {"input_ids": wanted, "labels": wanted}
     method = SELECTIONS[selection] | {"loop": given}

@@ -94,7 +94,7 @@ EXCESS = tuple(
 LINES = (*FEATURES, *EXCESS)
 PLAIN_STEP = ("curate:plain_step",)
 CALLBACK = ("dattri-llm:step/ghost", "dattri-llm:step/materialized")
-HALF, CHEAP = "half of each sample read", "half of each sample read, attention outputs alone compared"
+WHOLE = "each sample read whole"
 SELECTING = tuple(
     Line(
         "step",
@@ -106,23 +106,27 @@ SELECTING = tuple(
     )
     for each, name in (
         ("filter_then_weight", "Filter-then-Weight"),
+        ("filter_then_weight/attention", "Filter-then-Weight, attention outputs alone compared"),
         ("filter_then_weight/all", "Filter-then-Weight, all blocks compared"),
         ("filter_then_weight/factored", "Filter-then-Weight, metric of rank one"),
-        ("filter_then_weight/half", f"Filter-then-Weight, {HALF}"),
-        ("filter_then_weight/cheap", f"Filter-then-Weight, {CHEAP}"),
+        ("filter_then_weight/whole", f"Filter-then-Weight, {WHOLE}"),
         ("greats", "GREATS"),
+        ("greats/whole", f"GREATS, {WHOLE}"),
         ("tracin", "TracIn"),
     )
 )
 STEPS = (
     *SELECTING,
-    Line(
-        "step",
-        "GREATS at ratio 2 / the fastest other scorer (ghost products, two passes)",
-        "curate:chosen_step/greats",
-        ("curate:ghost_step",),
-        "<= 1.00",
-        agree=False,
+    *(
+        Line(
+            "step",
+            f"{name} at ratio 2 / the fastest other scorer (ghost products, two passes)",
+            f"curate:chosen_step/{each}",
+            ("curate:ghost_step",),
+            "<= 1.00",
+            agree=False,
+        )
+        for each, name in (("greats/whole", f"GREATS, {WHOLE}"), ("filter_then_weight", "Filter-then-Weight"))
     ),
     *(
         Line(
@@ -134,11 +138,10 @@ STEPS = (
             agree=False,
         )
         for each, name in (
-            ("tracin/all", "TracIn, all blocks compared: the same rule"),
+            ("tracin/all", f"TracIn, {WHOLE}, all blocks compared: the same rule"),
             ("tracin", "TracIn"),
             ("filter_then_weight", "Filter-then-Weight"),
-            ("filter_then_weight/half", f"Filter-then-Weight, {HALF}"),
-            ("filter_then_weight/cheap", f"Filter-then-Weight, {CHEAP}"),
+            ("filter_then_weight/whole", f"Filter-then-Weight, {WHOLE}"),
         )
     ),
 )

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from curate.errors import ConfigError, DataError, ModelError
+from curate.training import selecting
 from curate.training.selecting import Selector, as_batch
 from tests.pipelines import tiny_world
 from tests.training import trained_here
@@ -20,6 +22,8 @@ from tests.training.trained_here import LOOP, METHOD, collate, manual, model, ro
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[2]
+AT_ONCE = {"name": "filter_then_weight", "loop": {**selecting.METHOD["loop"], "start": 0}}  # pyright: ignore
+"""What a Selector does by default, without the steps before it."""
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +46,13 @@ def batches(directory: Path, size: int, count: int) -> Iterator[dict[str, Tensor
 
 
 @pytest.mark.parametrize("pack", [False, True])
-def test_in_a_plain_loop_the_step_is_on_the_weighted_losses_of_what_was_chosen(directory: Path, pack: bool) -> None:
+@pytest.mark.parametrize("method", [METHOD, AT_ONCE], ids=["whole", "default"])
+def test_in_a_plain_loop_the_step_is_on_the_weighted_losses_of_what_was_chosen(
+    directory: Path, method: dict[str, Any], pack: bool
+) -> None:
     causal, other = model(directory), model(directory)
     optimizers = [torch.optim.AdamW(each.parameters(), lr=1e-3) for each in (causal, other)]
-    selector = Selector(causal, optimizers[0], [collate(rows(directory, "target", 6))], method=METHOD, pack=pack)
+    selector = Selector(causal, optimizers[0], [collate(rows(directory, "target", 6))], method=method, pack=pack)
     for batch in batches(directory, 8, 4):
         loss = selector.loss(batch)
         loss.backward()

@@ -21,7 +21,7 @@ from server import Run, serve
 from transformers import AutoModelForCausalLM
 
 RANK = 16
-STEPS = 4
+STEPS = 8
 """Training steps of a call, with the targets of all from one pass."""
 CANDIDATES_OF_A_STEP = 2
 LAYERS = [r"layers\."]
@@ -82,7 +82,7 @@ def gram(mode: str, folder: Path) -> Run:
 def step(mode: str, folder: Path) -> Run:
     """Training steps with its selection callback: of all candidates the worse half by <g_i, g_target> is dropped.
 
-    Its cheapest way to the same: targets of four steps from one pass, hooks on the linear layers of the blocks alone (the
+    Its cheapest way to the same: targets of eight steps from one pass, hooks on the linear layers of the blocks alone (the
     other layers then keep the gradients of what was dropped).
     """
     ids, targets = batch(folder)
