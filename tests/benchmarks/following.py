@@ -83,7 +83,8 @@ def trained(
     log = out.with_suffix(".log")
     call(
         HERE / "trainer.py", model, run, out, "--steps", str(given.steps), "--save", str(given.save), "--seed", str(seed),
-        "--pause", str(pause), "--rate", str(given.rate), "--shift", folder / "taught.parquet", "--shift-at", str(given.at),
+        "--pause", str(pause), "--rate", str(given.rate), "--schedule", "linear",
+        "--shift", folder / "taught.parquet", "--shift-at", str(given.at),
         "--measure", *map(str, measured(given)), "--evaluation", *evaluation, log=log,
     )  # fmt: skip
     found = json.loads(log.read_text().splitlines()[-1])["losses"]

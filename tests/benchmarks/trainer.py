@@ -104,6 +104,9 @@ def main() -> None:
     parser.add_argument("--save", type=int, default=20)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument(
+        "--schedule", default="constant_with_warmup", help="of the learning rate, as transformers names it"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mode", default="resampled")
     parser.add_argument("--evaluation", type=Path, nargs="*", default=[])
@@ -127,7 +130,7 @@ def main() -> None:
     measured = Measured({*given.measure, given.steps}, given.evaluation, collate)
     arguments = TrainingArguments(
         str(given.out), max_steps=given.steps, save_steps=given.save, save_total_limit=2, seed=given.seed,
-        per_device_train_batch_size=given.batch, learning_rate=given.rate, lr_scheduler_type="constant_with_warmup",
+        per_device_train_batch_size=given.batch, learning_rate=given.rate, lr_scheduler_type=given.schedule,
         warmup_steps=10, adam_beta2=0.95, use_cpu=True, report_to="none", disable_tqdm=True, logging_steps=50,
         remove_unused_columns=False, dataloader_num_workers=0,
     )  # fmt: skip
