@@ -29,8 +29,11 @@ from curate.reports.progress import PlainProgress
 RESULTS = Path(__file__).parent / "results" / "budgets.json"
 KEEPS = (0.05, 0.25)
 RANDOM = "random"
-METHODS = ("filter_then_weight", "greats", "grad_match", "tracin")
-PAIRS = (("filter_then_weight", "greats"), ("filter_then_weight", RANDOM), ("greats", RANDOM))
+METHODS = ("filter_then_weight", "filter_then_weight-half", "greats", "grad_match", "tracin")
+PAIRS = (
+    ("filter_then_weight", "greats"), ("filter_then_weight", RANDOM), ("greats", RANDOM),
+    ("filter_then_weight-half", "greats"), ("filter_then_weight-half", RANDOM),
+)  # fmt: skip
 """The first should have the lower loss."""
 
 
