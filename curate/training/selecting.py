@@ -30,7 +30,7 @@ from curate.types import Batch
 from curate.weights.batch import Candidates, Learner, Reading
 from curate.weights.step_loop import StepLoop
 
-METHOD = {"name": "filter_then_weight", "loop": {"read": 0.5, "refresh": 8}}
+METHOD: dict[str, Any] = {"name": "filter_then_weight", "loop": {"read": 0.5, "refresh": 8}}
 """Cheaper than what a pipeline does by default: the choice is made from half of each sample, the target is read half as often."""
 
 

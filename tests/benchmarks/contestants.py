@@ -57,7 +57,7 @@ CANDIDATES_OF_A_STEP = 2
 
 def less_read(name: str, **more: Any) -> dict[str, Any]:
     """A method that chooses from half of each sample, as a `Selector` does by default."""
-    return {"name": name, "loop": {**METHOD["loop"], **more}}  # pyright: ignore[reportIndexIssue]
+    return {"name": name, "loop": {**METHOD["loop"], **more}}
 
 
 SELECTIONS: dict[str, dict[str, Any]] = {

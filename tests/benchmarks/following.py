@@ -37,6 +37,7 @@ EVERY = 40
 """Steps between two measurements after the shift."""
 LOOP = {"passes": 1, "batch_tokens": 1024, "learning_rate": 1e-3}
 ARMS = ("uniform", "static", "online")
+SETUP = "no article is shared with what judges, the learning rate falls"
 Kinds = tuple[str, str]
 """The two kinds of text that are wanted; the second is what comes from elsewhere too."""
 
@@ -144,13 +145,13 @@ def main() -> None:
     parser.add_argument("--packages", type=Path, default=Path("data/packages"))
     parser.add_argument("--model", type=Path, default=Path("data/sample/arena/proxy"))
     parser.add_argument("--run-dir", type=Path, default=Path("runs/following"))
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--steps", type=int, default=260)
     parser.add_argument("--save", type=int, default=20)
     parser.add_argument("--at", type=int, default=100, help="step from which on the other source is there")
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of the trainer")
     parser.add_argument(
-        "--pause", type=float, default=0.6, help="seconds after a step of the followed trainer, as of a larger model"
+        "--pause", type=float, default=0.9, help="seconds after a step of the followed trainer, as of a larger model"
     )
     given = parser.parse_args()
     root = given.run_dir.resolve() / given.shift
@@ -160,7 +161,8 @@ def main() -> None:
     before, *after = map(str, measured(given))
     phases = {"before the shift": [before], "after it, on average": after, "in the end": after[-1:]}
     facts = {"machine": f"{platform.machine()}, {cores()} cores", "date": date.today().isoformat()}
-    facts |= {"steps": given.steps, "at": given.at, "pause": given.pause, "rate": given.rate, "left": kinds[0]}
+    facts |= {"steps": given.steps, "at": given.at, "pause": given.pause, "rate": given.rate, "taught": kinds[1]}
+    facts["setup"] = SETUP
     made = [{name: each[name] for name in ("generations", "steps", "losses")} for each in found]
     whole = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     whole[given.shift] = {**facts, "arms": compared(found, kinds, phases), "seeds": made}

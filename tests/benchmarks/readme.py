@@ -169,13 +169,14 @@ def budgets() -> str:
 def following() -> str:
     """A trainer written by others on weights that follow it."""
     result = json.loads((RESULTS / "following.json").read_text())
-    return "\n\n".join(_followed(taught, result[taught]) for taught in sorted(result))
+    return "\n\n".join(_followed(result[name]) for name in sorted(result, reverse=True))
 
 
-def _followed(taught: str, result: dict[str, Any]) -> str:
+def _followed(result: dict[str, Any]) -> str:
     """One kind of text that comes from elsewhere too."""
     made = [each["generations"] for each in result["seeds"]]
-    facts = f"{result['machine']}, {result['date']}, {result['steps']} steps, {taught} from elsewhere from step {result['at']} on"
+    facts = f"{result['machine']}, {result['date']}; {result['setup']}; {result['steps']} steps"
+    facts += f", {result['taught']} from elsewhere from step {result['at']} on"
     lines = [
         f"{facts}; {len(made)} seeds of at least {min(made)} generations, mean and half its 95 % interval:",
         "",

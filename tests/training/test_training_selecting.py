@@ -22,7 +22,7 @@ from tests.training.trained_here import LOOP, METHOD, collate, manual, model, ro
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[2]
-AT_ONCE = {"name": "filter_then_weight", "loop": {**selecting.METHOD["loop"], "start": 0}}  # pyright: ignore
+AT_ONCE = {"name": "filter_then_weight", "loop": {**selecting.METHOD["loop"], "start": 0}}
 """What a Selector does by default, without the steps before it."""
 
 
