@@ -1,6 +1,7 @@
 """From excess losses to weights: what methods with a proxy and a reference share.
 
-soft   exp(beta * clip((Delta - mean) / deviation, -4, 4)), over its mean; all four numbers from a sample of the pool
+soft   exp(beta * clip((Delta - mean) / deviation, -4, top)), over its mean, with top the sample's largest, at most 4; all numbers
+       from a sample of the pool, so that no row outside of it can outweigh every row of it
 mask   1 for the ceil(gamma n) largest of a shard, 0 for the others
 """
 
@@ -84,14 +85,14 @@ class ExcessMethod:
         level = standardised(excess, mean, deviation)
         steepness = sharpness(level, self.config.effective_share or self.config.keep)
         log_mean = torch.logsumexp(steepness * level, 0) - math.log(len(level))
-        return {"calibration": np.array([mean, deviation, steepness, log_mean], np.float64)}
+        return {"calibration": np.array([mean, deviation, level.max(), steepness, log_mean], np.float64)}
 
     def weigh(self, state: State, excess: Tensor) -> Tensor:
         """Weights of a shard's rows or tokens from their excess losses [n], float64; soft ones have mean 1 over the pool."""
         if self.config.weights == "mask":
             return vertex(excess.double(), budget(self.config.keep, len(excess)))
-        mean, deviation, steepness, log_mean = torch.from_numpy(state["calibration"])
-        return torch.exp(steepness * standardised(excess, mean, deviation) - log_mean)
+        mean, deviation, top, steepness, log_mean = torch.from_numpy(state["calibration"])
+        return torch.exp(steepness * standardised(excess, mean, deviation).clamp(max=top) - log_mean)
 
     def shares(self, state: State, excess: Tensor) -> float:
         """Effective sample size of such weights as a share of the sample."""

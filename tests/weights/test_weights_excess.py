@@ -43,9 +43,10 @@ def test_soft_weights_are_the_clipped_exponential():
     found = torch.cat([drawn(2000), torch.tensor([200.0])]).double()
     method = Blade(BladeConfig(effective_share=0.3))
     state = method.calibrate(found)
-    mean, deviation, beta, log_mean = state["calibration"]
+    mean, deviation, top, beta, log_mean = state["calibration"]
     assert mean == pytest.approx(float(found.mean()))
     assert deviation == pytest.approx(float(found.std(correction=0)))
+    assert top == 4
     expected = [math.exp(beta * min(4, max(-4, (x - mean) / deviation)) - log_mean) for x in found.tolist()]
     torch.testing.assert_close(method.weigh(state, found), torch.tensor(expected).double())
     assert method.shares(state, found) == pytest.approx(0.3, abs=1e-6)
@@ -62,6 +63,15 @@ def test_rows_that_were_not_measured_are_weighed_on_the_same_scale():
     state = method.calibrate(found[:3000])
     assert float(method.weigh(state, found[3000:]).mean()) == pytest.approx(1, abs=0.1)
     assert torch.equal(method.weigh(state, found)[3000:], method.weigh(state, found[3000:]))
+
+
+@settings(max_examples=80, deadline=None)
+@given(LOSSES, LOSSES)
+def test_no_row_outweighs_what_was_measured(measured, others):
+    method = Blade(BladeConfig(effective_share=0.25))
+    found = torch.tensor(measured, dtype=torch.float64)
+    state = method.calibrate(found)
+    assert method.weigh(state, torch.tensor(others, dtype=torch.float64)).max() <= method.weigh(state, found).max()
 
 
 def test_losses_that_are_all_the_same_weigh_the_same():
