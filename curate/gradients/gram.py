@@ -44,8 +44,9 @@ class TargetFactors:
         layers: which layers.
         samples: number of samples m.
         factors: factors of all samples, by the names of layers that read the same inputs.
-        kept_bytes: the most that the gradients themselves may take; they are made when the materialised route is first
-            taken, and stay, layer by layer until this is reached.
+        kept_bytes: the most that the gradients themselves may take; they are made when the materialised route is taken
+            for the second time, and stay, layer by layer until this is reached. A target that a single batch meets need
+            not pay for being kept.
     """
 
     layers: LayerSettings
@@ -53,6 +54,7 @@ class TargetFactors:
     factors: dict[tuple[str, ...], Factors]
     kept_bytes: int
     _kept: dict[tuple[str, ...], tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
+    _met: set[tuple[str, ...]] = field(default_factory=set, repr=False)
 
     def keeps(self, names: tuple[str, ...]) -> bool:
         """Whether the gradients of some layers are kept, or will be."""
@@ -62,9 +64,10 @@ class TargetFactors:
         return names in self._kept or used + size <= self.kept_bytes
 
     def gradients(self, names: tuple[str, ...]) -> tuple[Tensor, ...] | None:
-        """Gradients of some layers, [m, d_out, d_in] each, or None where they are not kept."""
-        if names not in self._kept and self.keeps(names):
+        """Gradients of some layers, [m, d_out, d_in] each, or None where they are not kept, or asked for the first time."""
+        if names in self._met and names not in self._kept and self.keeps(names):
             self._kept[names] = gradients_of(self.factors[names])
+        self._met.add(names)
         return self._kept.get(names)
 
 

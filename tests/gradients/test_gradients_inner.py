@@ -177,6 +177,14 @@ def test_kept_gradients_of_the_target_stay_within_their_bytes(
     assert (kept(factors) == 4 * right.numel()) == (kept_bytes == 10**9)
 
 
+def test_a_target_that_one_batch_meets_is_not_kept(checkpoint: Checkpoint, batch: Batch, target: Batch) -> None:
+    language_model = open_model(checkpoint("llama"))
+    factors = target_factors(language_model, [target])
+    for times in range(2):
+        gram(language_model, batch, factors, route="materialised")
+        assert bool(factors._kept) == (times == 1)
+
+
 def kept(factors: TargetFactors) -> int:
     tensors = [factors.gradients(names) or () for names in factors.factors]
     return sum(tensor.nbytes for each in tensors for tensor in each)
