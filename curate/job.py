@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,10 +34,11 @@ from curate.storage import tables
 from curate.storage.fingerprint import fingerprint
 from curate.storage.paths import RunPaths
 from curate.training.following import OnlineConfig
-from curate.training.loop import Looped
-from curate.training.modelled import Modelled
-from curate.training.paired import Paired
 from curate.types import Features, InputFile, Shard
+
+if TYPE_CHECKING:  # what trains loads the model libraries, which the process that only hands tasks out does without
+    from curate.training.modelled import Modelled
+    from curate.training.paired import Paired
 
 STATED = ("method", "model", "revision", "target_sha256", "config_sha256", "version", "normalisation")
 """Facts that every part of the dataset carries in its metadata."""
@@ -85,6 +86,8 @@ class Job:
             return made
         if self.pipeline.loop.predictions:
             return self.by_models()
+        from curate.training.loop import Looped
+
         return Looped(made.batch_weigher, self.pipeline.loop, share=made.config.effective_share)
 
     @property
@@ -99,6 +102,9 @@ class Job:
         loop = self.pipeline.loop
         if loop is None or not loop.predictions:
             raise ConfigError("method", self.pipeline.method.name, "a method that weighs by its models", "Use blade.")
+        from curate.training.modelled import Modelled
+        from curate.training.paired import Paired
+
         made = METHODS[self.pipeline.method.name].method()(self.pipeline.method)
         return Modelled(made, loop, self.pipeline.seed) if loop.weigher else Paired(made, loop)
 

@@ -6,6 +6,8 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -279,3 +281,10 @@ def test_every_method_file_is_registered():
 
 def test_every_module_can_be_imported_alone():
     assert len(modules()) > 50
+
+
+def test_the_process_that_hands_tasks_out_loads_no_model_library():
+    """They take seconds to import, which its workers do meanwhile."""
+    ask = "import sys, curate.api, curate.online; print(*sorted({'transformers', 'peft'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
