@@ -6,6 +6,7 @@ learn from the pool is the other (`shifting.py`).
 
     uniform    weights of 1
     static     rho_loss, weighed once by the model as it was at the beginning
+    once       blade, weighed once: the first generation of online mode, and no other
     online     blade, following the trainer's checkpoints
 """
 
@@ -35,8 +36,11 @@ RESULTS = HERE / "results" / "following.json"
 BOTH = "both"
 EVERY = 40
 """Steps between two measurements after the shift."""
-LOOP = {"passes": 1, "batch_tokens": 1024, "learning_rate": 1e-3}
-ARMS = ("uniform", "static", "online")
+LOOP = {"passes": 1, "batch_tokens": 1024, "target_tokens": 512, "learning_rate": 1e-3}
+SHARE = 0.25
+MEMORY = 0.3
+"""How far a generation moves the weights: a reference that was trained anew is noisy."""
+ARMS = ("uniform", "static", "once", "online")
 SETUP = "no article is shared with what judges, the learning rate falls"
 Kinds = tuple[str, str]
 """The two kinds of text that are wanted; the second is what comes from elsewhere too."""
@@ -93,18 +97,23 @@ def trained(
 
 
 def one_seed(folder: Path, kinds: Kinds, where: Path, seed: int, given: argparse.Namespace) -> dict[str, Any]:
-    """Every arm with one seed: losses, and what online mode did meanwhile."""
+    """Every arm with one seed: losses, and what online mode did meanwhile; of a seed that is through, what was found then."""
+    kept = where / "found.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
     where.mkdir(parents=True, exist_ok=True)
     warmed = {"from_scratch": True, "warmup": {"tokens": 300_000, "batch_tokens": 512, "learning_rate": 3e-3}}
-    static = pipeline(folder, given.model, seed, method={"name": "rho_loss", "effective_share": 0.25, "loop": LOOP})
+    static = pipeline(folder, given.model, seed, method={"name": "rho_loss", "effective_share": SHARE, "loop": LOOP})
     curate("run", {**static, "model": {**static["model"], **warmed}}, where / "static")
     start = where / "static" / "state" / "proxy"
     curate("run", {**pipeline(folder, start, seed), "method": {"name": "uniform"}}, where / "uniform")
-    blade = {"name": "blade", "effective_share": 0.25, "loop": LOOP}
+    blade = {"name": "blade", "effective_share": SHARE, "loop": {**LOOP, "memory": MEMORY}}
     section = {
         "follow": str(where / "online-trainer"), "generations": 1000, "poll": 0.5,
         "patience": 30.0, "max_stale": 1,
     }  # fmt: skip
+    first = {**section, "follow": str(where / "none"), "generations": 1}
+    curate("online", pipeline(folder, start, seed, method=blade, online=first), where / "once")
     curator = curate(
         "online", pipeline(folder, start, seed, method=blade, online=section), where / "online", wait=False
     )
@@ -119,7 +128,9 @@ def one_seed(folder: Path, kinds: Kinds, where: Path, seed: int, given: argparse
     curator.wait()
     made = generations.newest(where / "online") or 0
     steps = [generations.load(where / "online", number).source["step"] for number in range(1, made + 1)]
-    return {"losses": losses, "generations": made, "steps": steps}
+    found = {"generations": made, "steps": steps, "losses": losses}
+    kept.write_text(json.dumps(found))
+    return found
 
 
 def compared(found: list[dict[str, Any]], kinds: Kinds, phases: dict[str, list[str]]) -> list[dict[str, Any]]:
@@ -128,13 +139,13 @@ def compared(found: list[dict[str, Any]], kinds: Kinds, phases: dict[str, list[s
     for arm in ARMS:
         for phase, steps in phases.items():
             for kind in (*kinds, BOTH):
-                own, uniform, static = (
+                own, uniform, static, once = (
                     [mean(each["losses"][name][step][kind] for step in steps) for each in found]
-                    for name in (arm, "uniform", "static")
+                    for name in (arm, "uniform", "static", "once")
                 )
                 lines.append(
                     {"arm": arm, "phase": phase, "kind": kind, "losses": own, "loss": mean(own),
-                     "over uniform": gain(uniform, own), "over static": gain(static, own)}
+                     "over uniform": gain(uniform, own), "over static": gain(static, own), "over once": gain(once, own)}
                 )  # fmt: skip
     return lines
 
@@ -145,10 +156,10 @@ def main() -> None:
     parser.add_argument("--packages", type=Path, default=Path("data/packages"))
     parser.add_argument("--model", type=Path, default=Path("data/sample/arena/proxy"))
     parser.add_argument("--run-dir", type=Path, default=Path("runs/following"))
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--steps", type=int, default=260)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[10, 11, 12, 13])
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--save", type=int, default=20)
-    parser.add_argument("--at", type=int, default=100, help="step from which on the other source is there")
+    parser.add_argument("--at", type=int, default=60, help="step from which on the other source is there")
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of the trainer")
     parser.add_argument(
         "--pause", type=float, default=0.9, help="seconds after a step of the followed trainer, as of a larger model"
@@ -163,9 +174,8 @@ def main() -> None:
     facts = {"machine": f"{platform.machine()}, {cores()} cores", "date": date.today().isoformat()}
     facts |= {"steps": given.steps, "at": given.at, "pause": given.pause, "rate": given.rate, "taught": kinds[1]}
     facts["setup"] = SETUP
-    made = [{name: each[name] for name in ("generations", "steps", "losses")} for each in found]
     whole = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    whole[given.shift] = {**facts, "arms": compared(found, kinds, phases), "seeds": made}
+    whole[given.shift] = {**facts, "arms": compared(found, kinds, phases), "seeds": found}
     RESULTS.write_text(json.dumps(dict(sorted(whole.items())), indent=1) + "\n")
     print(json.dumps(whole[given.shift]["arms"], indent=1))
 

@@ -65,14 +65,17 @@ def step() -> str:
 
 def _ratios(name: str) -> str:
     entries = json.loads((RESULTS / f"{name}.json").read_text())
-    machine, dates = entries[0]["machine"], sorted({entry["date"] for entry in entries})
+    machines = {entry["machine"] for entry in entries}
+    where = [
+        f"{each}; {max(entry['date'] for entry in entries if entry['machine'] == each)}" for each in sorted(machines)
+    ]
     lines = ["| ratio | model, batch | measured (least to most) | wanted | |", "|---|---|---:|---:|---|"]
     for entry in entries:
         model, between = entry["model"].split(":")[0], f"{entry['low']:.2f} to {entry['high']:.2f}"
         found = "reached" if entry["met"] else "**missed**"
         ratio = f"{entry['ratio']:.2f} ({between})"
         lines.append(f"| {entry['name']} | {model}, {entry['batch']} | {ratio} | {entry['reach']} | {found} |")
-    return "\n".join([f"{machine}; {dates[-1]}:", "", *lines])
+    return "\n".join([f"{' and '.join(where)}:", "", *lines])
 
 
 def arena() -> str:
@@ -177,17 +180,25 @@ def _followed(result: dict[str, Any]) -> str:
     made = [each["generations"] for each in result["seeds"]]
     facts = f"{result['machine']}, {result['date']}; {result['setup']}; {result['steps']} steps"
     facts += f", {result['taught']} from elsewhere from step {result['at']} on"
+    compared = [
+        ("static", "uniform"),
+        ("once", "uniform"),
+        ("online", "uniform"),
+        ("online", "static"),
+        ("online", "once"),
+    ]
+    found = {(each["kind"], each["phase"], each["arm"]): each for each in result["arms"]}
+    ran = {arm for _, _, arm in found}
+    compared = [(arm, over) for arm, over in compared if {arm, over} <= ran]
     lines = [
         f"{facts}; {len(made)} seeds of at least {min(made)} generations, mean and half its 95 % interval:",
         "",
-        "| held-out | when | uniform: loss | static over uniform | online over uniform | online over static |",
-        "|---|---|---:|---:|---:|---:|",
+        f"| held-out | when | uniform: loss | {' | '.join(f'{arm} over {over}' for arm, over in compared)} |",
+        f"|---|---|---:|{'---:|' * len(compared)}",
     ]
-    found = {(each["kind"], each["phase"], each["arm"]): each for each in result["arms"]}
     for kind, phase in dict.fromkeys((each["kind"], each["phase"]) for each in result["arms"]):
-        uniform, static, online = (found[kind, phase, arm] for arm in ("uniform", "static", "online"))
-        gains = (static["over uniform"], online["over uniform"], online["over static"])
-        lines.append(f"| {kind} | {phase} | {uniform['loss']:.3f} | {' | '.join(map(_more, gains))} |")
+        gains = [_more(found[kind, phase, arm][f"over {over}"]) for arm, over in compared]
+        lines.append(f"| {kind} | {phase} | {found[kind, phase, 'uniform']['loss']:.3f} | {' | '.join(gains)} |")
     return "\n".join(lines)
 
 

@@ -21,7 +21,7 @@ from drawing import Recipe, Row, draw, supply  # noqa: E402
 from texts import problems  # noqa: E402
 
 WANTED = "medicine"
-RECIPE = Recipe((), 1.0, {}, rows=0, target=32, evaluation=200, shortest=280, longest=560)
+RECIPE = Recipe((), 1.0, {}, rows=0, target=96, evaluation=150, shortest=280, longest=560)
 RECORDS = "records"
 """Problems in words as JSON lines, two a row: their form is soon learned."""
 
@@ -47,7 +47,7 @@ SHIFTS = {
     "law": Shift("law", ("news", "encyclopedia"), {"medicine": 800, "law": 800, "news": 500, "encyclopedia": 500}, 480),
     RECORDS: Shift(
         RECORDS, ("law", "news", "encyclopedia"),
-        {"medicine": 800, RECORDS: 400, "law": 500, "news": 500, "encyclopedia": 500}, 240,
+        {"medicine": 800, RECORDS: 320, "law": 500, "news": 500, "encyclopedia": 500}, 240,
     ),
 }  # fmt: skip
 
