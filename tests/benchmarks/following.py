@@ -98,7 +98,7 @@ def trained(
 
 def one_seed(folder: Path, kinds: Kinds, where: Path, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """Every arm with one seed: losses, and what online mode did meanwhile; of a seed that is through, what was found then."""
-    kept = where / "found.json"
+    kept = where / f"found-{given.steps}-{given.at}-{given.save}-{given.rate}-{given.pause}.json"
     if kept.exists():
         return json.loads(kept.read_text())
     where.mkdir(parents=True, exist_ok=True)
