@@ -53,8 +53,15 @@ def _device() -> Finding:
     dtype = str(device.pick_dtype("auto", place)).removeprefix("torch.")
     names = ", ".join(torch.cuda.get_device_name(index) for index in range(gpus))
     return Finding(
-        True, "compute", f"{names or f'CPU, {cores()} cores'}; proxies run in {dtype}{_faster(place, dtype)}"
+        True,
+        "compute",
+        f"{names or f'CPU, {cores()} cores'}; proxies run in {dtype}{_products(place)}{_faster(place, dtype)}",
     )
+
+
+def _products(place: torch.device) -> str:
+    """Who multiplies matrices on this CPU; as in a run from here on."""
+    return ", products by oneDNN" if device.choose_products() and place.type == "cpu" else ""
 
 
 def _faster(place: torch.device, dtype: str) -> str:

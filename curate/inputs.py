@@ -93,6 +93,7 @@ def environment(pipeline: Pipeline) -> dict[str, str]:
         "machine": platform.machine(),
         "device": device.pick_device().type,
         "threads": str(pipeline.cluster.threads),
+        **({"products": "oneDNN"} if device.choose_products() else {}),  # elsewhere PyTorch's own, which needs no word
         **versions,
     }
 
