@@ -177,7 +177,7 @@ def _forward(
     for span in _spans(len(targets), len(weight)):
         logits = _logits(hidden[span], weight, bias)
         if gradient is None:
-            losses[span] = logits.logsumexp(1) - logits.gather(1, targets[span, None]).squeeze(1)
+            losses[span] = functional.cross_entropy(logits, targets[span], reduction="none")
             if kept is not None:
                 kept.append(logits)
         else:

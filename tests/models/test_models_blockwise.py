@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from curate.models import blockwise
-from curate.models.blockwise import BLOCK, LONGEST, blockwise_attention, pays
+from curate.models.blockwise import BLOCK, FORWARD, LONGEST, blockwise_attention, pays
 
 
 def heads(tokens: int, *, dtype: torch.dtype = torch.float64, width: int = 4) -> list[Tensor]:
@@ -58,10 +58,16 @@ def test_the_future_changes_nothing() -> None:
     assert not torch.equal(before[:, :, -1], after[:, :, -1])
 
 
-def test_it_is_taken_for_gradients_of_short_samples_only() -> None:
+def test_it_is_taken_for_short_samples_only() -> None:
     query, key, _ = heads(8)
     assert pays(query, key)
     assert not pays(query, key[:, :1])  # heads that share keys are left to torch
     assert not pays(*heads(LONGEST + 1)[:2])
-    with torch.no_grad():
-        assert not pays(query, key)
+
+
+@torch.no_grad()
+def test_without_gradients_it_is_taken_for_shorter_ones() -> None:
+    assert pays(*heads(FORWARD)[:2])
+    longer = [head.float() for head in heads(FORWARD + 1)[:2]]
+    assert not pays(*longer)
+    assert pays(*[head.bfloat16() for head in longer])
