@@ -16,13 +16,16 @@ from statistics import median
 from typing import Any
 
 import material
-from lines import Line, met
-from server import READY
+from lines import GIVEN, Line, met
+from server import ONEDNN, PRODUCTS, READY
+
+from curate.models import device
 
 HERE = Path(__file__).resolve().parent
 BENCH = material.ROOT / ".bench"
 ENVIRONMENTS = {
     "curate": [sys.executable, "contestants.py"],
+    "torch": [sys.executable, "contestants.py"],  # what needs no curate, as PyTorch comes
     "bergson": [str(BENCH / "bergson/bin/python"), "-m", "peers.bergson"],
     "dattri-llm": [str(BENCH / "dattri-llm/bin/python"), "-m", "peers.dattri_llm"],
     "opacus": [str(BENCH / "opacus/bin/python"), "-m", "peers.opacus"],
@@ -41,9 +44,9 @@ class Environment:
     def __init__(self, name: str, folder: Path) -> None:
         self._name = name
         self._process = subprocess.Popen(
-            [*ENVIRONMENTS[name], str(folder)],
+            [*ENVIRONMENTS[name.removesuffix(GIVEN)], str(folder)],
             cwd=HERE,
-            env=os.environ | ONE_THREAD,
+            env=os.environ | ONE_THREAD | ({PRODUCTS: ONEDNN} if _chosen(name) else {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -69,6 +72,11 @@ class Environment:
     def _answer(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline().removesuffix("\n")
+
+
+def _chosen(name: str) -> bool:
+    """Whether an environment computes its products as a run of curate does on this machine, and not as PyTorch comes."""
+    return (name == "curate" or name.endswith(GIVEN)) and device.choose_products()
 
 
 @contextmanager

@@ -37,10 +37,26 @@ class Line:
         return (self.ours, *self.against)
 
 
+GIVEN = " given curate's products"
+"""Ends the name of an environment whose products are computed as curate chooses them on this machine; peers as released
+compute theirs as PyTorch comes, and so does `torch`. What is in `curate` has them, also limits and plain loops."""
 PLAIN, LIMIT = ("curate:forward_backward",), ("curate:activation_gradients",)
 PEERS = ("bergson:concat", "dattri-llm:concat")
+
+
+def _given(contestants: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(each.replace(":", f"{GIVEN}:") for each in contestants)
+
+
 GRAMS = ("dattri-llm:gram/auto", "dattri-llm:gram/materialized", "dattri-llm:gram/dense")
 FEATURES = (
+    Line(
+        "products",
+        "forward+backward, products as curate chooses them / as PyTorch comes",
+        "curate:forward_backward",
+        ("torch:forward_backward",),
+        "<= 1.00",
+    ),
     Line("countsketch", "CountSketch k 4096 / forward+backward", "curate:countsketch", PLAIN, "<= 1.00"),
     Line(
         "countsketch",
@@ -52,7 +68,9 @@ FEATURES = (
     Line("factorised", "factorised k 4096 / forward+backward", "curate:factorised", PLAIN, "<= 0.82"),
     Line("factorised", "factorised k 4096 / forward+activation gradients", "curate:factorised", LIMIT, "<= 1.06"),
     Line("concat", "concat p16 / best of bergson and dattri-llm", "curate:concat", PEERS, "<= 1.00"),
+    Line("concat", f"concat p16 / the same{GIVEN}", "curate:concat", _given(PEERS), "<= 1.00"),
     Line("gram", "exact Gram / dattri-llm", "curate:exact_gram", GRAMS, "<= 0.90"),
+    Line("gram", f"exact Gram / dattri-llm{GIVEN}", "curate:exact_gram", _given(GRAMS), "<= 0.90"),
     Line("direction", "<g_i, v> exact / forward+backward", "curate:exact_direction", PLAIN, "<= 0.85"),
     Line(
         "direction",
@@ -82,12 +100,16 @@ FEATURES = (
 EXCESS = tuple(
     Line(
         "excess",
-        f"excess loss, packed / padded in random order, lengths of {lengths}",
+        f"excess loss, packed / {padded}, lengths of {lengths}",
         f"curate:packed_losses/{lengths}",
-        (f"curate:padded_losses/{lengths}",),
+        (f"{where}:padded_losses/{lengths}",),
         ">= 3.00",
         ("7m",),
         batch=f"{LENGTH_ROWS} texts",
+    )
+    for where, padded in (
+        ("curate", "padded in random order"),
+        ("torch", "padded in random order as PyTorch comes"),
     )
     for lengths in LENGTHS
 )
@@ -158,6 +180,7 @@ STAGES = (
         stages.THEIRS_IN_HALF,
         ">= 1.30",
     ),
+    Line("stage", f"{STAGE}, no worse accuracy / bergson build as it comes", stages.CHEAPEST, stages.THEIRS, ">= 1.60"),
     Line(
         "stage",
         f"{STAGE}, no worse accuracy / bergson build in its faster format",

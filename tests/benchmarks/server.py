@@ -24,6 +24,8 @@ from typing import Any
 
 import torch
 
+PRODUCTS, ONEDNN = "PRODUCTS", "onednn"
+"""A variable of the environment, and its value where products are oneDNN's (curate.models.device.choose_products)."""
 READY = "ready"
 """The first line to expect; imports may have said something before it."""
 Run = Callable[[], float]
@@ -35,6 +37,8 @@ Make = Callable[[], Run]
 def serve(contestants: Mapping[str, Make]) -> None:
     """Answer lines from standard input until it ends; what contestants print goes to standard error."""
     torch.set_num_threads(1)
+    if os.environ.get(PRODUCTS) == ONEDNN:
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     print(READY, file=answers, flush=True)
