@@ -46,13 +46,19 @@ class Dense:
         return self.n * powers / powers.sum()
 
     def descend(self, config: BdsConfig) -> np.ndarray:
-        """Mirror descent on N logits, one standardised step at a time, the last one shortened to the share."""
+        """Mirror descent on N logits, one standardised step at a time, the last one shortened to the share.
+
+        `margin` is then the least relative change of the loss by which it was decided whether a step is taken.
+        """
+        self.margin = np.inf
         omega, rate = np.zeros(self.n), config.learning_rate
         for _ in range(config.steps):
             slope = self.gradient(self.softmax(omega))
             step = rate * (slope - slope.mean()) / slope.std()
             reached = self.softmax(omega - step)
-            if self.loss(reached) >= self.loss(self.softmax(omega)):
+            before, after = self.loss(self.softmax(omega)), self.loss(reached)
+            self.margin = min(self.margin, abs(after - before) / abs(before))
+            if after >= before:
                 rate /= 2
             elif config.effective_share and share(reached) < config.effective_share:
                 return self.softmax(omega - step * self._part(omega, step, config.effective_share))
@@ -64,6 +70,8 @@ class Dense:
         return brentq(lambda part: share(self.softmax(omega - part * step)) - wanted, 0, 1, xtol=1e-15)
 
 
+ROUNDING = 1e-15
+"""Least relative change of a loss that is more than rounding."""
 CONFIGS = [
     BdsConfig(),
     BdsConfig(damping=0.1, curvature="identity"),
@@ -78,8 +86,11 @@ CONFIGS = [
 @given(seed=st.integers(0, 1000), cuts=st.sets(st.integers(1, 39), max_size=6))
 def test_streamed_solution_equals_the_dense_one_however_rows_are_cut(config, seed, cuts):
     pool = gaussian_pool(40, 6, seed=seed, cuts=tuple(cuts))
-    weights = pool_weights(Bds(config), pool)
-    np.testing.assert_allclose(weights, Dense(pool, config).descend(config), rtol=1e-9, atol=1e-9)
+    weights, dense = pool_weights(Bds(config), pool), Dense(pool, config)
+    expected = dense.descend(config)
+    # where rounding decides on a step, at the bottom, weights are known to about the root of it
+    tolerance = 1e-9 if dense.margin > ROUNDING else 1e-6
+    np.testing.assert_allclose(weights, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("seed", range(4))
