@@ -49,8 +49,9 @@ def choose_products() -> bool:
         Whether oneDNN computes them now.
     """
     matmul = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
-    before = matmul.fp32_precision
-    if torch.backends.mkldnn.is_available() and not torch.cpu.get_capabilities().get("amx_tile", True):
+    before, cpu = matmul.fp32_precision, torch.cpu.get_capabilities()
+    wide = cpu.get("avx512_vl", False) and not cpu.get("amx_tile", True)  # with less PyTorch never asks oneDNN
+    if wide and torch.backends.mkldnn.is_available():
         matmul.fp32_precision = "bf16"
         if not _rounds_products():
             return True
