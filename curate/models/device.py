@@ -39,7 +39,7 @@ def pin(threads: int) -> None:
 
 
 def choose_products() -> bool:
-    """Have oneDNN compute this process's float32 matrix products on a CPU where that changes nothing but their time.
+    """Have oneDNN compute this process's float32 matrix products on an AMD CPU with AVX-512, at the same precision.
 
     PyTorch leaves them to MKL, which is at less than half of an AMD processor's speed: it has no AVX-512 there. It asks oneDNN
     instead if it may round factors to bfloat16, and oneDNN does round them on CPUs with AMX, but not on others. So it
@@ -50,8 +50,8 @@ def choose_products() -> bool:
     """
     matmul = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
     before, cpu = matmul.fp32_precision, torch.cpu.get_capabilities()
-    wide = cpu.get("avx512_vl", False) and not cpu.get("amx_tile", True)  # with less PyTorch never asks oneDNN
-    if wide and torch.backends.mkldnn.is_available():
+    slow = cpu.get("cpu_name", "").startswith("AMD") and cpu.get("avx512_vl", False) and not cpu.get("amx_tile", True)
+    if slow and torch.backends.mkldnn.is_available():
         matmul.fp32_precision = "bf16"
         if not _rounds_products():
             return True

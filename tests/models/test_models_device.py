@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from curate.models import device
 
 MATMUL = torch.backends.mkldnn.matmul
+FASTER = {"cpu_name": "AMD EPYC", "avx512_vl": True, "amx_tile": False}
 SIDES = st.integers(1, 300)
 
 
@@ -48,7 +49,7 @@ def test_the_same_product_has_the_same_bits_again() -> None:
 
 
 def test_a_cpu_that_would_round_them_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vl": True, "amx_tile": False})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: FASTER)
     product = torch.Tensor.__matmul__
 
     def rounded(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -63,10 +64,11 @@ def test_a_cpu_that_would_round_them_keeps_its_own(monkeypatch: pytest.MonkeyPat
     assert MATMUL.fp32_precision == "none"
 
 
-@pytest.mark.parametrize("capabilities", [{"avx512_vl": True, "amx_tile": True}, {"amx_tile": False}, {}])
-def test_a_cpu_with_amx_without_avx512_or_unknown_keeps_its_own(
-    capabilities: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    "capabilities",
+    [FASTER | {"amx_tile": True}, FASTER | {"avx512_vl": False}, FASTER | {"cpu_name": "Intel Xeon"}, {}],
+)
+def test_any_other_cpu_keeps_its_own(capabilities: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert not device.choose_products()
     assert MATMUL.fp32_precision == "none"
