@@ -10,7 +10,7 @@ from curate.config import Pipeline
 from curate.errors import ConfigError
 from curate.manifest import commits
 from curate.manifest import run as runs
-from curate.registry import METHODS
+from curate.methods.registry import METHODS
 from curate.reuse import Reuse
 from curate.storage.paths import RunPaths
 

@@ -16,7 +16,7 @@ from curate.contest import open_contest
 from curate.errors import ConfigError
 from curate.evaluation.arms import Arm
 from curate.evaluation.settings import CONTROLS, Control, Learned
-from curate.registry import METHODS
+from curate.methods.registry import METHODS
 from curate.reports.evaluation import EvaluationView, ProblemView
 from curate.reports.progress import Observer, Silent
 from curate.reuse import Reuse

@@ -318,7 +318,7 @@ def publish(
 @app.command()
 def methods() -> None:
     """Methods with their papers and what they need."""
-    from curate.registry import METHODS
+    from curate.methods.registry import METHODS
     from curate.reports import tables
 
     columns = ("method", "needs", "paper", "what a weight means")

@@ -16,8 +16,9 @@ from curate.errors import ConfigError
 from curate.evaluation.settings import JudgeSettings
 from curate.executors.base import ClusterConfig
 from curate.features.settings import KINDS, EmbeddingsConfig, FeaturesSection, GradientsConfig
+from curate.methods.registry import METHODS
+from curate.methods.settings import LoopSettings
 from curate.models.base import ModelConfig
-from curate.registry import METHODS
 from curate.sinks.base import OutputConfig
 from curate.sources.base import PoolConfig, TargetConfig
 from curate.sources.config import SourceConfig
@@ -25,7 +26,6 @@ from curate.strict_yaml import Key, dotted, parse
 from curate.training.following import OnlineConfig
 from curate.training.refinement import RefineConfig
 from curate.types import Section
-from curate.weights.settings import LoopSettings
 
 MAX_BYTES = 1 << 20
 MethodConfig = Annotated[

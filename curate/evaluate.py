@@ -21,13 +21,13 @@ from curate.held_out import WHOLE, labelled, refuse_overlap
 from curate.job import Job, open_job
 from curate.manifest import commits, dataset, generations
 from curate.manifest import run as runs
+from curate.methods.settings import LoopSettings
 from curate.pipeline import Crew, Workers
 from curate.reports import evaluation_frames as frames
 from curate.reports.evaluation import EvaluationView, ProblemView, render
 from curate.reports.progress import Observer, Silent
 from curate.sources import base as sources
 from curate.storage import atomic, lock, tables
-from curate.weights.settings import LoopSettings
 
 FORWARD = 1 / 3
 """A forward pass as a share of forward and backward."""

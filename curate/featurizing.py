@@ -21,13 +21,13 @@ from curate.features.losses import Losses
 from curate.features.ngrams import Ngrams
 from curate.features.settings import EmbeddingsConfig, GradientsConfig, LossesConfig, ProxyFeaturesConfig
 from curate.job import Job
+from curate.methods.base import no_valid_row
 from curate.models.language_model import LanguageModel
 from curate.sources import base as sources
 from curate.sources import layout, rows, texts, tokens
 from curate.sources.config import SourceConfig
 from curate.sources.tokens import Tokens
 from curate.types import Batch
-from curate.weights.base import no_valid_row
 
 WARMUP_SHARDS = 64
 """Shards that a warm-up samples its rows from, the same number from each: a large pool need not be read for it."""

@@ -21,8 +21,8 @@ from curate.features import store
 from curate.manifest import commits
 from curate.manifest import run as runs
 from curate.manifest.events import Events
+from curate.methods.registry import METHODS
 from curate.models.base import ModelConfig
-from curate.registry import METHODS
 from curate.sinks import render, tally
 from curate.sinks.adjustment import Adjustment, labels
 from curate.sinks.base import weight_columns

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from curate import featurizing, proxies, weighers
 from curate.job import Job
+from curate.methods.batch import Tensors
 from curate.models import loading
 from curate.models.language_model import LanguageModel
 from curate.models.losses import batch_token_losses, sample_losses
@@ -24,7 +25,6 @@ from curate.sources.tokens import Tokens
 from curate.storage import atomic
 from curate.training.stream import Layout, Stream
 from curate.types import Batch
-from curate.weights.batch import Tensors
 
 BLOCK = 128
 """Rows that are sorted by length among themselves."""

@@ -15,13 +15,13 @@ from torch import Tensor
 from curate import excess, featurizing, proxies, weighers
 from curate.errors import DataError
 from curate.job import Job
+from curate.methods.base import State
+from curate.methods.excess import row_means
+from curate.methods.weighting_model import Readings, joined
 from curate.sources.tokens import Tokens
 from curate.training.modelled import Modelled
 from curate.training.paired import PairWeights
 from curate.weighers import Weigher
-from curate.weights.base import State
-from curate.weights.excess import row_means
-from curate.weights.weighting_model import Readings, joined
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from curate.features.batched import collate
 from curate.job import Job
 from curate.looped import StoredLoop
 from curate.manifest import commits
+from curate.methods.base import State
 from curate.models.generation import Response, generate
 from curate.sources import layout
 from curate.sources.tokens import Tokens
@@ -30,7 +31,6 @@ from curate.training.refined import RefinedBatch, question_losses, response_rati
 from curate.training.refinement import RefineConfig, masked
 from curate.training.stream import ROUND
 from curate.types import Batch
-from curate.weights.base import State
 
 STAGE = "refine"
 """Its commits, one a generation, numbered by the pass they were made for."""

@@ -10,15 +10,15 @@ import torch
 from curate import proxies
 from curate.errors import ModelError
 from curate.job import Job
+from curate.methods.batch import Tensors
+from curate.methods.dwm_loop import below, of_stage
+from curate.methods.weighting_model import Readings, Vocabulary, WeightingModel, known_from, read, restored
 from curate.models import loading, tensor_file
 from curate.models.language_model import LanguageModel
 from curate.models.losses import sample_losses
 from curate.models.pair import in_float32
 from curate.storage.fingerprint import fingerprint, sha256_file
 from curate.types import Batch
-from curate.weights.batch import Tensors
-from curate.weights.dwm_loop import below, of_stage
-from curate.weights.weighting_model import Readings, Vocabulary, WeightingModel, known_from, read, restored
 
 KIND = "curate weighting model 1"
 

@@ -19,7 +19,7 @@ import torch
 
 from curate import cli, config, pipeline
 from curate.errors import PublishError
-from curate.registry import METHODS
+from curate.methods.registry import METHODS
 from curate.reports import progress
 from curate.storage import lock
 from tests.pipelines import tiny_world

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from curate import config
 from curate.errors import ConfigError
-from curate.registry import METHODS
+from curate.methods.registry import METHODS
 
 SMALLEST = "pool: {path: pool.parquet}\nmethod: {name: random}\n"
 PIPELINES = sorted((Path(__file__).parents[1] / "pipelines").glob("*.yaml"))
@@ -209,7 +209,7 @@ def test_an_unknown_method_is_answered_with_the_one_meant(refused):
     assert error.fix == "Did you mean `random`?"
 
 
-@pytest.mark.parametrize("name", ["os.system", "curate.weights.bds", "../bds", ""])
+@pytest.mark.parametrize("name", ["os.system", "curate.methods.bds", "../bds", ""])
 def test_a_method_is_named_by_the_registry_only(refused, name):
     assert "one of uniform, random" in refused(f"pool: {{path: x}}\nmethod: {{name: '{name}'}}\n").expected
 

@@ -22,13 +22,13 @@ from torch import Tensor, distributed, nn
 from curate.errors import ConfigError, DataError
 from curate.gradients.known import with_known_gradient
 from curate.gradients.metric import Optimizer
+from curate.methods.batch import Candidates, Learner, Reading
+from curate.methods.registry import METHODS
+from curate.methods.step_loop import StepLoop
 from curate.models.borrowed import borrowed
 from curate.models.losses import batch_token_losses, sample_losses
-from curate.registry import METHODS
 from curate.training.measured import MeasuredGradients
 from curate.types import Batch
-from curate.weights.batch import Candidates, Learner, Reading
-from curate.weights.step_loop import StepLoop
 
 METHOD: dict[str, Any] = {"name": "filter_then_weight", "loop": {"read": 0.5, "refresh": 8}}
 """Cheaper than what a pipeline does by default: the choice is made from half of each sample, the target is read half as often."""

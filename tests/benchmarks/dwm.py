@@ -34,13 +34,13 @@ from curate.evaluation.statistics import paired
 from curate.executors.base import cores
 from curate.job import Job, open_job
 from curate.looped import StoredLoop
+from curate.methods.batch import BatchWeigher, Learner, Tensors
+from curate.methods.dwm_loop import DwmLoop
 from curate.models import device, tensor_file
 from curate.reports.progress import Silent
 from curate.storage.paths import RunPaths
 from curate.training.loop import Training
 from curate.types import Batch
-from curate.weights.batch import BatchWeigher, Learner, Tensors
-from curate.weights.dwm_loop import DwmLoop
 
 RESULTS = Path(__file__).parent / "results" / "dwm.json"
 ROOT = Path(__file__).parents[2]

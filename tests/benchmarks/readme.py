@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from curate import config
-from curate.registry import METHODS
+from curate.methods.registry import METHODS
 from curate.sinks.exports.registry import EXPORTERS
 
 HERE = Path(__file__).parent

@@ -44,7 +44,7 @@ def serve() -> None:
 def _import_everything() -> None:
     for name in ("curate.cli", "curate.config", "curate.pipeline", "curate.outcome", "curate.publish", *LATE):
         import_module(name)
-    for entry in import_module("curate.registry").METHODS.values():
+    for entry in import_module("curate.methods.registry").METHODS.values():
         entry.method()
     gc.freeze()  # a child that collects garbage would copy what it inherited
 

@@ -25,12 +25,12 @@ from curate.features.ngrams import counts
 from curate.gradients import persample
 from curate.gradients.base import ProjectionSettings
 from curate.gradients.preconditioner import make_preconditioner
+from curate.methods import less
+from curate.methods.registry import METHODS
 from curate.models import loading
 from curate.models.base import ModelConfig
 from curate.models.warmup import load_optimizer
-from curate.registry import METHODS
 from curate.storage import tables
-from curate.weights import less
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World
 

@@ -21,7 +21,7 @@ import zstandard
 
 from curate import config, pipeline
 from curate.errors import ConfigError, CurateError, DataError, ModelError
-from curate.registry import METHODS
+from curate.methods.registry import METHODS
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World
 

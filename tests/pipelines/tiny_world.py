@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from curate import config, looped, pipeline
-from curate.registry import METHODS
+from curate.methods.registry import METHODS
 from curate.reports import frames
 
 ANIMALS = ("cat", "dog", "horse", "owl", "fox", "hen")
