@@ -12,10 +12,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from curate import config, evaluate, pipeline
 from curate.config import Pipeline
+from curate.config.evaluation import CONTROLS, Control, Learned
 from curate.contest import open_contest
 from curate.errors import ConfigError
 from curate.evaluation.arms import Arm
-from curate.evaluation.settings import CONTROLS, Control, Learned
 from curate.methods.registry import METHODS
 from curate.reports.evaluation import EvaluationView, ProblemView
 from curate.reports.progress import Observer, Silent

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from curate.config import EvaluationConfig
+from curate.config.evaluation import OF_A_RUN
 from curate.errors import IntegrityError
 from curate.evaluation.arms import Arm
-from curate.evaluation.settings import OF_A_RUN
 from curate.job import Job, open_job
 from curate.manifest import commits
 from curate.storage import atomic

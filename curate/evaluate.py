@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from curate import config, inputs
 from curate.config import EvaluationConfig, Pipeline
+from curate.config.evaluation import CONTROLS, OF_A_RUN, Control, Use
 from curate.contest import Contest, Result, required, result, write
 from curate.errors import ConfigError
 from curate.evaluation.arms import Arm
-from curate.evaluation.settings import CONTROLS, OF_A_RUN, Control, Use
 from curate.evaluation.statistics import ArmFacts, Trained, summarise
 from curate.features.settings import GradientsConfig
 from curate.held_out import WHOLE, labelled, refuse_overlap

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from curate import config
 from curate.config import Pipeline
+from curate.config.online import OnlineConfig
 from curate.errors import ConfigError, DataError, IntegrityError, ModelError
 from curate.features import store
 from curate.manifest import commits
@@ -33,7 +34,6 @@ from curate.sources.base import Source
 from curate.storage import tables
 from curate.storage.fingerprint import fingerprint
 from curate.storage.paths import RunPaths
-from curate.training.following import OnlineConfig
 from curate.types import Features, InputFile, Shard
 
 if TYPE_CHECKING:  # what trains loads the model libraries, which the process that only hands tasks out does without

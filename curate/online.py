@@ -15,6 +15,7 @@ from typing import Any
 
 from curate import tasks
 from curate.config import Pipeline
+from curate.config.online import OnlineConfig
 from curate.errors import ConfigError, IntegrityError, ModelError
 from curate.manifest import commits, dataset, generations, plans
 from curate.manifest.events import Events
@@ -25,7 +26,7 @@ from curate.pipeline import Crew, Flow, Workers
 from curate.reports.progress import Observer, Silent
 from curate.storage import atomic, lock
 from curate.storage.paths import RunPaths
-from curate.training.following import Age, OnlineConfig, due
+from curate.training.following import Age, due
 
 RENDERED = ("weigh", "select", "render", "seal")
 """Stages that make the dataset from the last generation."""

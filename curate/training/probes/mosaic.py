@@ -6,8 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from curate.config.strict_yaml import parse
 from curate.models import tiny
-from curate.strict_yaml import parse
 from curate.training.check import Labelled, Observed, gradient, tokens_with_loss
 
 

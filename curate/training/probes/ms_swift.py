@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from curate.strict_yaml import parse
+from curate.config.strict_yaml import parse
 from curate.training.check import Labelled, Observed, steps
 
 

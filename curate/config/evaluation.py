@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from curate.models.base import ModelConfig, WarmupSettings
+from curate.sources.config import SourceConfig
 from curate.types import Section
 
 Learned = Literal["weighted", "filtered", "resampled"]
@@ -52,3 +53,16 @@ class JudgeSettings(Section):
         if self.tokens < self.measurements * self.batch_tokens:
             raise ValueError("tokens must be at least measurements x batch_tokens: a step before each measurement")
         return self
+
+
+class HeldOutConfig(SourceConfig):
+    """Rows of the kind that the target shows and that nobody trains on."""
+
+    section: ClassVar[str] = "evaluation.data"
+
+
+class EvaluationConfig(JudgeSettings):
+    """How `curate evaluate` and `curate arena` judge what a run made."""
+
+    data: HeldOutConfig
+    """The rows that the trained models have to predict; none of them may be in the target."""
