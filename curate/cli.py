@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from curate import early, trainer_verbs
+from curate import trainer_verbs
 from curate.errors import ConfigError, CurateError
+from curate.executors import preload
 from curate.reports.figures import amount, size
 from curate.reports.progress import duration
 from curate.reports.terminal import escape
@@ -52,7 +53,7 @@ def run(
 ) -> None:
     """Run the whole flow; run again to resume."""
     where = run_dir or Path("runs") / file.stem
-    early.start_for(file, overrides or [], where)
+    preload.start_for(file, overrides or [], where)
 
     from curate import config, pipeline
     from curate.reports.progress import observer
@@ -81,7 +82,7 @@ def online(
     """Keep the weights fresh while a model trains; run again to go on, with more --generations to make more."""
     where, changes = run_dir or Path("runs") / file.stem, overrides or []
     changes = [*changes, f"online.generations={generations}"] if generations is not None else changes
-    early.start_for(file, changes, where)
+    preload.start_for(file, changes, where)
 
     from curate import config
     from curate import online as onlines

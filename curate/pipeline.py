@@ -11,10 +11,10 @@ from typing import Any
 
 from curate import inputs, outcome, tasks
 from curate.config import Pipeline
-from curate.early import WORK
 from curate.errors import ConfigError, ResourceError
 from curate.executors.base import Executor
 from curate.executors.local import LocalExecutor
+from curate.executors.preload import WORK
 from curate.job import open_job
 from curate.manifest import commits, dataset
 from curate.manifest.events import Events

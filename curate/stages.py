@@ -18,7 +18,6 @@ import pyarrow as pa
 import torch
 
 from curate import featurizing, keys, model_weights, proxies, stability, twins
-from curate.contents import Content, Outcome
 from curate.errors import DataError, IntegrityError
 from curate.features import store
 from curate.features.base import NONFINITE
@@ -39,6 +38,7 @@ from curate.sources import rows
 from curate.storage import atomic, tables
 from curate.storage.atomic import Part
 from curate.storage.fingerprint import canonical, fingerprint
+from curate.storage.outputs import Content, Outcome
 from curate.types import Features
 
 FIX_NONFINITE = "Set features.on_nonfinite: drop to set such rows aside, or look at the row."

@@ -11,7 +11,6 @@ import safetensors.torch
 import torch
 
 from curate import featurizing, model_weights
-from curate.contents import Content, Outcome
 from curate.errors import IntegrityError
 from curate.features.batched import NO_LOSS
 from curate.job import Job
@@ -22,6 +21,7 @@ from curate.models.adoption import adopt
 from curate.sources import rows
 from curate.storage import tables
 from curate.storage.fingerprint import sha256_file
+from curate.storage.outputs import Content, Outcome
 from curate.training.paired import PairWeights
 
 QUANTILES = (0.05, 0.5, 0.95)

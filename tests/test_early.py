@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from curate import early
+from curate.executors import preload
 
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     calls: list[bool] = []
-    monkeypatch.setattr(early, "start", lambda: calls.append(True))
+    monkeypatch.setattr(preload, "start", lambda: calls.append(True))
     return calls
 
 
@@ -37,16 +37,16 @@ def test_it_begins_where_workers_will_be_needed(
     tmp_path: Path, started: list[bool], text: str, overrides: list[str], begins: bool
 ) -> None:
     (tmp_path / "p.yaml").write_text(text)
-    early.start_for(tmp_path / "p.yaml", overrides, tmp_path / "run")
+    preload.start_for(tmp_path / "p.yaml", overrides, tmp_path / "run")
     assert started == [True] * begins
 
 
 def test_it_does_not_begin_for_a_finished_run_or_an_absent_file(tmp_path: Path, started: list[bool]) -> None:
-    early.start_for(tmp_path / "absent.yaml", [], tmp_path / "run")
+    preload.start_for(tmp_path / "absent.yaml", [], tmp_path / "run")
     (tmp_path / "p.yaml").write_text("pool: {path: x}")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "manifest.json").write_text("{}")
-    early.start_for(tmp_path / "p.yaml", [], tmp_path / "run")
+    preload.start_for(tmp_path / "p.yaml", [], tmp_path / "run")
     assert started == []
 
 
@@ -54,8 +54,8 @@ def test_the_environment_of_this_process_stays_as_it_was(monkeypatch: pytest.Mon
     seen: list[str | None] = []
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    monkeypatch.setattr(early.forkserver, "ensure_running", lambda: seen.append(os.environ.get("OMP_NUM_THREADS")))
-    early.start(["json"])
+    monkeypatch.setattr(preload.forkserver, "ensure_running", lambda: seen.append(os.environ.get("OMP_NUM_THREADS")))
+    preload.start(["json"])
     assert seen == ["1"]
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "MKL_NUM_THREADS" not in os.environ

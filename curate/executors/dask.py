@@ -19,8 +19,8 @@ from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, as_com
 from distributed.scheduler import NoValidWorkerError
 from distributed.utils import get_mp_context
 
-from curate import early
 from curate.errors import ConfigError, ResourceError
+from curate.executors import preload as early
 from curate.executors.base import ClusterConfig, cores
 
 WINDOW = 4
