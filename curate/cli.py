@@ -55,9 +55,10 @@ def run(
     where = run_dir or Path("runs") / file.stem
     preload.start_for(file, overrides or [], where)
 
-    from curate import config, pipeline
+    from curate import config
+    from curate.engine import flow as pipeline
+    from curate.engine.reuse import Reuse
     from curate.reports.progress import observer
-    from curate.reuse import Reuse
 
     pipeline.run(
         config.load(file, overrides),
@@ -101,7 +102,7 @@ def online(
 def plan(file: File, run_dir: Into = None, overrides: Set = None) -> None:
     """Estimate time, memory and disk of every stage; runs nothing."""
     from curate import config
-    from curate import plan as plans
+    from curate.engine import plan as plans
     from curate.reports import tables
 
     where = run_dir or Path("runs") / file.stem
@@ -218,11 +219,12 @@ def weigh(
     its files are called and in whatever order they come; the rest is computed. RUN itself is not changed. A proxy that was
     warmed up on RUN's pool is kept as it is, also for a pool that has grown.
     """
-    from curate import again, pipeline
+    from curate.engine import flow as pipeline
+    from curate.engine import rerun
     from curate.reports.progress import observer
 
-    job, reuse = again.derive(source, pool=pool, target=target, method=method, overrides=overrides)
-    where = run_dir or again.directory(source, pool=pool, target=target, method=method)
+    job, reuse = rerun.derive(source, pool=pool, target=target, method=method, overrides=overrides)
+    where = run_dir or rerun.directory(source, pool=pool, target=target, method=method)
     pipeline.run(job, where, observer=observer(sys.stderr), reuse=reuse)
     out.print(f"dataset  {where / 'dataset'}\nreport   {where / 'report.html'}", markup=False)
 

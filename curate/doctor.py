@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import torch
 
+from curate.engine.inputs import PINNED
 from curate.errors import CurateError
 from curate.executors.base import cores
-from curate.inputs import PINNED
 from curate.models import device
 from curate.reports.figures import size
 from curate.storage import atomic, lock

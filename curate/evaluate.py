@@ -9,10 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate import config, inputs
+from curate import config
 from curate.config import EvaluationConfig, Pipeline
 from curate.config.evaluation import CONTROLS, OF_A_RUN, Control, Use
 from curate.contest import Contest, Result, required, result, write
+from curate.engine import inputs
+from curate.engine.flow import Crew, Workers
 from curate.errors import ConfigError
 from curate.evaluation.arms import Arm
 from curate.evaluation.statistics import ArmFacts, Trained, summarise
@@ -22,7 +24,6 @@ from curate.job import Job, open_job
 from curate.manifest import commits, dataset, generations
 from curate.manifest import run as runs
 from curate.methods.settings import LoopSettings
-from curate.pipeline import Crew, Workers
 from curate.reports import evaluation_frames as frames
 from curate.reports.evaluation import EvaluationView, ProblemView, render
 from curate.reports.progress import Observer, Silent

@@ -11,13 +11,13 @@ import numpy as np
 from curate import evaluate
 from curate.config import Pipeline
 from curate.contest import Contest, required
+from curate.engine.flow import Crew
 from curate.errors import ConfigError
 from curate.evaluation import arms
 from curate.evaluation.arms import Arm, Rows
 from curate.evaluation.datamodel import with_interval
 from curate.evaluation.statistics import Interval
 from curate.job import open_job
-from curate.pipeline import Crew
 from curate.reports.progress import Observer, Silent
 from curate.storage import lock
 

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from curate import tasks
 from curate.config import Pipeline
 from curate.config.online import OnlineConfig
+from curate.engine import tasks
+from curate.engine.flow import Crew, Flow, Workers
 from curate.errors import ConfigError, IntegrityError, ModelError
 from curate.manifest import commits, dataset, generations, plans
 from curate.manifest.events import Events
 from curate.manifest.generations import Generation, WeighedShard
 from curate.manifest.plans import Plan
 from curate.models import checkpoints
-from curate.pipeline import Crew, Flow, Workers
 from curate.reports.progress import Observer, Silent
 from curate.storage import atomic, lock
 from curate.storage.paths import RunPaths

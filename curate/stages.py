@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from curate import featurizing, keys, model_weights, proxies, stability, twins
+from curate import featurizing, model_weights, proxies, stability, twins
+from curate.engine import fingerprints
 from curate.errors import DataError, IntegrityError
 from curate.features import store
 from curate.features.base import NONFINITE
@@ -55,7 +56,7 @@ def perform(run_dir: str, stage: str, index: int) -> commits.Commit:
     outcome = STAGES[stage](job, index)
     parts = [_write(path, content) for path, content in outcome.contents.items()]
     rows_out = outcome.rows_in - outcome.rows_dropped
-    facts = outcome.facts | keys.task(job, stage, index)
+    facts = outcome.facts | fingerprints.task(job, stage, index)
     record = commits.Commit(stage, index, fingerprint, outcome.rows_in, rows_out, outcome.rows_dropped, facts=facts)
     for path in outcome.absent:
         atomic.remove(path)

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from curate import cli, config, pipeline
+from curate import cli, config
+from curate.engine import flow
 from curate.errors import PublishError
 from curate.methods.registry import METHODS
 from curate.reports import progress
@@ -46,7 +47,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="module")
 def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run that no test changes."""
-    return pipeline.run(config.validate(world.settings()), tmp_path_factory.mktemp("runs") / "tiny")
+    return flow.run(config.validate(world.settings()), tmp_path_factory.mktemp("runs") / "tiny")
 
 
 @pytest.fixture
@@ -169,7 +170,7 @@ def test_weigh_for_another_target_reuses_the_pools_features(curate, copy, tmp_pa
 
 def test_weigh_equals_a_run_from_the_start(curate, world, copy, tmp_path):
     assert curate("weigh", copy, "--method", "influence", "--run-dir", tmp_path / "weighed").code == 0
-    fresh = pipeline.run(config.validate(world.settings(method={"name": "influence"})), tmp_path / "fresh")
+    fresh = flow.run(config.validate(world.settings(method={"name": "influence"})), tmp_path / "fresh")
     assert tiny_world.promised(tmp_path / "weighed") == tiny_world.promised(fresh)
 
 
@@ -184,7 +185,7 @@ def test_weigh_refuses_what_it_cannot_do(curate, world, copy, tmp_path):
     assert curate("weigh", copy, "--method", "less", "--run-dir", copy).code == 2
     assert curate("weigh", tmp_path / "nowhere", "--method", "less").code == 2
     assert curate("weigh", copy, "--target", "absent.parquet").code == 2
-    bare = pipeline.run(
+    bare = flow.run(
         config.validate(world.settings(method={"name": "random"}, model=None, target=None)), tmp_path / "bare"
     )
     assert curate("weigh", bare, "--method", "less").code == 2
@@ -264,7 +265,7 @@ def test_inspect_escapes_what_a_terminal_would_obey(curate, world, tmp_path):
     rows = [{HOSTILE: HOSTILE, "text": f"{text} {HOSTILE}"} for text in tiny_world.texts(20)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pool.parquet")
     settings = world.settings(pool={"path": "pool.parquet"}, method={"name": "random"}, model=None, target=None)
-    run = pipeline.run(config.validate(settings), tmp_path / "run")
+    run = flow.run(config.validate(settings), tmp_path / "run")
     for arguments in (("--top", 5), ("--row", "0:3")):
         called = curate("inspect", run, *arguments)
         assert called.code == 0
@@ -277,7 +278,7 @@ def test_inspect_shows_a_row_set_apart_with_its_reason(curate, world, tmp_path):
     rows = [{"text": None if n == 4 else text} for n, text in enumerate(tiny_world.texts(20))]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pool.parquet")
     pool = {"path": "pool.parquet", "on_bad_row": "drop"}
-    run = pipeline.run(config.validate(world.settings(pool=pool)), tmp_path / "run")
+    run = flow.run(config.validate(world.settings(pool=pool)), tmp_path / "run")
     assert 'none: column "text": null' in curate("inspect", run, "--row", "0:4").out
     assert "0:4" not in curate("inspect", run, "--bottom", 20).out
 
@@ -386,7 +387,7 @@ def test_an_interrupted_run_exits_130_with_the_command_that_resumes(curate, worl
         raise KeyboardInterrupt
 
     file = world.file(tmp_path / "my file.yaml")
-    monkeypatch.setattr("curate.tasks.extent", interrupted)
+    monkeypatch.setattr("curate.engine.tasks.extent", interrupted)
     called = curate("run", file, "--set", "seed=3")
     assert called.code == 130
     assert called.err.splitlines()[-1] == f"stopped; resume with: curate run '{file}' --set seed=3"

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from curate import config, exporting, pipeline
+from curate import config, exporting
+from curate.engine import flow
 from curate.errors import ConfigError, IntegrityError, ModelError
 from curate.manifest import exports
 from curate.manifest.verify import verify
@@ -40,7 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="module")
 def finished(world: World) -> Path:
     """A run of four shards without a model in it; read only."""
-    return pipeline.run(config.validate(world.settings(method={"name": "random"})), world.root / "random")
+    return flow.run(config.validate(world.settings(method={"name": "random"})), world.root / "random")
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def token_level(world: World) -> Path:
-    return pipeline.run(config.validate(world.settings(method={"name": "rho1", "loop": LOOP})), world.root / "rho1")
+    return flow.run(config.validate(world.settings(method={"name": "rho1", "loop": LOOP})), world.root / "rho1")
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -155,9 +156,9 @@ def test_one_part_is_held_at_a_time(run: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_new_dataset_replaces_the_export_of_the_old_one(world: World, tmp_path: Path) -> None:
     place = tmp_path / "run"
-    pipeline.run(config.validate(world.settings(method={"name": "random"})), place)
+    flow.run(config.validate(world.settings(method={"name": "random"})), place)
     old = exports.load(exporting.export(place, "jsonl"))
-    pipeline.run(
+    flow.run(
         config.validate(world.settings(method={"name": "random"}, output={"mode": "filtered", "keep": 0.5})), place
     )
     new = exports.load(exporting.export(place, "jsonl"))
@@ -185,7 +186,7 @@ def test_a_part_of_the_dataset_with_other_bytes_is_refused(run: Path) -> None:
 
 
 def test_tokens_need_a_model(world: World, tmp_path: Path) -> None:
-    run = pipeline.run(config.validate(world.settings(method={"name": "random"}, model=None)), tmp_path / "run")
+    run = flow.run(config.validate(world.settings(method={"name": "random"}, model=None)), tmp_path / "run")
     with pytest.raises(ModelError, match="no such section"):
         exporting.export(run, "megatron")
 
@@ -204,7 +205,7 @@ def test_the_masks_are_those_of_the_tokens_that_the_run_weighed(token_level: Pat
 
 def test_a_resampled_dataset_has_no_weights_to_export(world: World, tmp_path: Path) -> None:
     changes = {"method": {"name": "random"}, "output": {"mode": "resampled", "rows": 90}}
-    run = pipeline.run(config.validate(world.settings(**changes)), tmp_path / "run")
+    run = flow.run(config.validate(world.settings(**changes)), tmp_path / "run")
     assert len(export_world.parquet(exporting.export(run, "axolotl"))) == 90
     assert {*export_world.parquet(exporting.export(run, "trl"))[0]} == {"text"}
     sampling = json.loads((exporting.export(run, "sampler") / "sampling.json").read_text())

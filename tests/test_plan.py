@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from curate import config, pipeline
-from curate import plan as planning
+from curate import config
+from curate.engine import flow
+from curate.engine import plan as planning
+from curate.engine.plan import Plan, plan
 from curate.errors import ConfigError, DataError, ModelError
 from curate.features import encoding
-from curate.plan import Plan, plan
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World
 
@@ -46,7 +47,7 @@ def by_name(estimate: Plan) -> dict[str, object]:
 
 def test_a_plan_has_the_stages_shards_and_rows_of_the_run(world, planned, tmp_path):
     estimate = planned()
-    run = pipeline.run(config.validate(world.settings()), tmp_path / "run")
+    run = flow.run(config.validate(world.settings()), tmp_path / "run")
     assert (estimate.rows, estimate.shards) == (60, 4)
     assert {stage.stage: stage.tasks for stage in estimate.stages} == {
         path.name: len(list(path.iterdir())) for path in (run / "commits").iterdir()
@@ -68,7 +69,7 @@ def test_tokens_are_those_of_the_texts(world, planned):
 def test_disk_of_the_features_is_within_a_factor_of_two(world, planned, tmp_path):
     changes = {"features": {"projection": {"dim": 512}}}
     estimate = planned(**changes)
-    run = pipeline.run(config.validate(world.settings(**changes)), tmp_path / "run")
+    run = flow.run(config.validate(world.settings(**changes)), tmp_path / "run")
     written = sum(path.stat().st_size for path in (run / "features").glob("part-*.arrow"))
     assert 0.5 < by_name(estimate)["featurize"].disk / written < 2  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -27,8 +27,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from curate import config, featurizing, inputs, stages
+from curate import config, featurizing, stages
 from curate.config import Pipeline
+from curate.engine import inputs
 from curate.evaluation.judge import held_out_loss
 from curate.evaluation.statistics import paired
 from curate.executors.base import cores

@@ -18,10 +18,11 @@ from random import Random
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate import config, inputs, outcome, stages
+from curate import config, outcome, stages
+from curate.engine import inputs
+from curate.engine.tasks import PER_SHARD
 from curate.reports.progress import Silent
 from curate.storage.paths import RunPaths
-from curate.tasks import PER_SHARD
 
 HERE = Path(__file__).parent
 SAMPLE = HERE.parents[1] / "data" / "sample"

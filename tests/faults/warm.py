@@ -42,7 +42,7 @@ def serve() -> None:
 
 
 def _import_everything() -> None:
-    for name in ("curate.cli", "curate.config", "curate.pipeline", "curate.outcome", "curate.publish", *LATE):
+    for name in ("curate.cli", "curate.config", "curate.engine.flow", "curate.outcome", "curate.publish", *LATE):
         import_module(name)
     for entry in import_module("curate.methods.registry").METHODS.values():
         entry.method()

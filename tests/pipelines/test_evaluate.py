@@ -18,8 +18,9 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from curate import cli, config, evaluate, pipeline
+from curate import cli, config, evaluate
 from curate.contest import open_contest
+from curate.engine import flow
 from curate.errors import ConfigError, DataError, ModelError, ResourceError
 from curate.evaluation.arms import Arm
 from curate.reports.progress import Silent
@@ -50,7 +51,7 @@ def section(world: World, **changes: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def run_dir(world: World) -> Path:
     where = world.root / "run"
-    pipeline.run(config.validate(world.settings(evaluation=section(world))), where)
+    flow.run(config.validate(world.settings(evaluation=section(world))), where)
     return where
 
 
@@ -257,7 +258,7 @@ def test_a_shared_warm_up_is_trained_once_a_seed_and_every_arm_goes_on_from_it(r
     losses = {}
     for name, settings in (("warm", changed), ("cold", cold)):
         contest = evaluate.begin(tmp_path / name, run_dir, settings, arms)
-        with pipeline.Crew(settings, Silent()) as crew:
+        with flow.Crew(settings, Silent()) as crew:
             problem = evaluate.compete(contest, crew.get, Silent(), name=name)
             again = evaluate.compete(contest, crew.get, Silent(), name=name)
         assert problem.summaries == again.summaries
@@ -275,7 +276,7 @@ def test_a_start_that_cannot_be_read_is_named(run_dir: Path, tmp_path: Path) -> 
     path = contest.start(0)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"nothing")
-    with pytest.raises(ModelError, match="started"), pipeline.Crew(changed, Silent()) as crew:
+    with pytest.raises(ModelError, match="started"), flow.Crew(changed, Silent()) as crew:
         evaluate.compete(contest, crew.get, Silent(), name="warm")
 
 

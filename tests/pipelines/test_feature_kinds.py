@@ -17,7 +17,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from curate import config, inspection, pipeline, proxies
+from curate import config, inspection, proxies
+from curate.engine import flow
 from curate.errors import ConfigError, IntegrityError
 from curate.features import store
 from curate.features.batched import NO_LOSS, collate
@@ -54,7 +55,7 @@ def run(world: World, tmp_path: Path) -> Callable[..., Path]:
     """A function that runs the tiny pipeline with changed sections and returns the run directory."""
 
     def run(name: str = "run", **changes: Any) -> Path:
-        return pipeline.run(settings(world, **changes), tmp_path / name)
+        return flow.run(settings(world, **changes), tmp_path / name)
 
     return run
 
@@ -70,7 +71,7 @@ def settings(world: World, **changes: Any) -> config.Pipeline:
 def exact(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Gradients stored in float32, for `less`."""
     changes = {"features": {"dtype": "float32", "projection": {"dim": 1024}}, "method": {"name": "less"}}
-    return pipeline.run(settings(world, **changes), tmp_path_factory.mktemp("exact") / "run")
+    return flow.run(settings(world, **changes), tmp_path_factory.mktemp("exact") / "run")
 
 
 def features(run: Path, shard: int = 0) -> pa.Table:

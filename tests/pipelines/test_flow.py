@@ -19,7 +19,8 @@ import pytest
 import torch
 import zstandard
 
-from curate import config, pipeline
+from curate import config
+from curate.engine import flow
 from curate.errors import ConfigError, CurateError, DataError, ModelError
 from curate.methods.registry import METHODS
 from tests.pipelines import tiny_world
@@ -40,7 +41,7 @@ def run(world: World, tmp_path: Path) -> Callable[..., Path]:
     """A function that runs the tiny pipeline with changed sections and returns the run directory."""
 
     def run(name: str = "run", **changes: Any) -> Path:
-        return pipeline.run(config.validate(world.settings(**changes)), tmp_path / name)
+        return flow.run(config.validate(world.settings(**changes)), tmp_path / name)
 
     return run
 
@@ -48,7 +49,7 @@ def run(world: World, tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def plain(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run without changes: BDS, weighted, from Parquet."""
-    return pipeline.run(config.validate(world.settings()), tmp_path_factory.mktemp("plain") / "run")
+    return flow.run(config.validate(world.settings()), tmp_path_factory.mktemp("plain") / "run")
 
 
 # Sources
@@ -627,6 +628,6 @@ def test_two_datasets_in_directories_of_one_name_do_not_load_as_one(world, tmp_p
     """`datasets` names its cache after the last part of the path and the card's header, which were the same for all runs:
     the second dataset loaded as the first, without a word."""
     for method in ("uniform", "random"):
-        found = pipeline.run(config.validate(world.settings(method={"name": method})), tmp_path / method)
+        found = flow.run(config.validate(world.settings(method={"name": method})), tmp_path / method)
         loaded = datasets.load_dataset(str(found / "dataset"), split="train", cache_dir=str(tmp_path / "cache"))
         assert loaded["weight"][:] == tiny_world.written(found)["weight"].to_pylist()

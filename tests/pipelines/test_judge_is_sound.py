@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from curate import config, evaluate, pipeline
+from curate import config, evaluate
 from curate.contest import Contest
+from curate.engine import flow
 from curate.evaluation.arms import Arm
 from curate.evaluation.statistics import ArmSummary
 from curate.job import open_job
@@ -49,7 +50,7 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> ProblemView:
     judging = config.read(MIXED.parent / "small.yaml", "the arena")[0]["evaluation"]
     given = [f"evaluation.{name}={value}" for name, value in judging.items()]
     changes = ["method={name: uniform}", "output={mode: weighted}", *given]
-    uniform = pipeline.run(config.load(MIXED, changes), home / "uniform")
+    uniform = flow.run(config.load(MIXED, changes), home / "uniform")
     judged = evaluate.with_evaluation(uniform)
     assert judged.evaluation is not None
     job = open_job(str(uniform.resolve()))
@@ -67,7 +68,7 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> ProblemView:
     runs = {name: with_weights(uniform, home / name, weights / weights.mean()) for name, weights in known.items()}
     arms = [*evaluate.controls(judged), *(Arm(name, "filtered", str(run.resolve())) for name, run in runs.items())]
     contest: Contest = evaluate.begin(home / "contest", uniform, judged, arms)
-    with pipeline.Crew(judged, Silent()) as crew:
+    with flow.Crew(judged, Silent()) as crew:
         return evaluate.compete(contest, crew.get, Silent(), name="mixed")
 
 

@@ -14,7 +14,8 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-from curate import config, excess, pipeline, proxies
+from curate import config, excess, proxies
+from curate.engine import flow
 from curate.errors import ConfigError, ModelError
 from curate.job import open_job
 from curate.manifest import commits, dataset, generations, plans
@@ -321,7 +322,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(world: World, tmp_
     with pytest.raises(ConfigError, match="cannot weigh shards online"):
         config.validate(world.settings(method={"name": "bds", "loop": {}}, online={}))
     with pytest.raises(ConfigError, match="curate online"):
-        pipeline.run(settings(world), tmp_path / "run")
+        flow.run(settings(world), tmp_path / "run")
     with pytest.raises(ConfigError, match="no such section"):
         online(config.validate(world.settings(method=BLADE)), tmp_path / "run")
     assert not (tmp_path / "run").exists()

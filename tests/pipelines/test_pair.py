@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from curate import config, evaluate, excess, featurizing, inspection, pipeline, proxies, trainings
+from curate import config, evaluate, excess, featurizing, inspection, proxies, trainings
 from curate.contest import result
+from curate.engine import flow
 from curate.errors import ConfigError
 from curate.evaluation.arms import Arm
 from curate.job import open_job
@@ -45,7 +46,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def whole(world: World, name: str) -> Path:
-    return pipeline.run(settings(world, name), world.root / f"whole {name}")
+    return flow.run(settings(world, name), world.root / f"whole {name}")
 
 
 def settings(world: World, name: str, **changes: Any) -> config.Pipeline:
@@ -77,7 +78,7 @@ def test_both_models_are_kept_and_differ(whole: Path) -> None:
 def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(world, whole, name, tmp_path, monkeypatch):
     """Killed after the tenth step, which lies between two episodes; the reference is not made anew."""
     tiny_world.run_killed(settings(world, name), tmp_path / "run", monkeypatch, after=10)
-    pipeline.run(settings(world, name), tmp_path / "run")
+    flow.run(settings(world, name), tmp_path / "run")
     assert tiny_world.promised(tmp_path / "run") == tiny_world.promised(whole)
 
 
@@ -143,7 +144,7 @@ def test_filtered_rows_keep_their_token_weights(world, tmp_path, whole, name):
     if name != "blade, tokens":
         return
     output = {"mode": "filtered", "keep": 0.25, "token_weight_column": "per token"}
-    run = pipeline.run(settings(world, name, output=output), tmp_path / "run")
+    run = flow.run(settings(world, name, output=output), tmp_path / "run")
     table, every = tiny_world.written(run), lists(whole)
     assert len(table) == 15
     assert table["per token"].to_pylist() == [every[row] for row in table["id"].to_pylist()]
@@ -179,7 +180,7 @@ def test_the_number_of_workers_changes_nothing(world, whole, name, tmp_path):
     """Two processes against this one."""
     if name != "blade, tokens":
         return
-    run = pipeline.run(settings(world, name, cluster={"workers": 2}), tmp_path / "run")
+    run = flow.run(settings(world, name, cluster={"workers": 2}), tmp_path / "run")
     assert parts(run) == parts(whole)
 
 
@@ -190,7 +191,7 @@ def parts(run: Path) -> dict[str, str]:
 
 
 def test_adapters_alone_are_trained_and_kept(world, tmp_path):
-    run = pipeline.run(settings(world, "blade, tokens", model={"lora": {"rank": 2}}), tmp_path / "run")
+    run = flow.run(settings(world, "blade, tokens", model={"lora": {"rank": 2}}), tmp_path / "run")
     assert tiny_world.weights(run).std() > 0
     small = (run / "state" / "twin" / "reference.safetensors").stat().st_size
     assert small < (world.model / "model.safetensors").stat().st_size / 3
@@ -205,11 +206,11 @@ def test_a_row_without_a_token_to_predict_is_set_apart_with_its_reason(world, tm
     pq.write_table(pa.table({"id": list(range(20)), "text": lines}), tmp_path / "pool.parquet")
     changed = world.settings(method=METHODS["blade, tokens"], output={"mode": "weighted"})
     changed["pool"]["path"] = str(tmp_path / "pool.parquet")
-    run = pipeline.run(config.validate(changed), tmp_path / "run")
+    run = flow.run(config.validate(changed), tmp_path / "run")
     assert tiny_world.dropped(run) == ["no token to predict within max_tokens"]
     assert lists(run)[3] is None
 
 
 def test_a_budget_of_tokens_counts_those_that_were_weighed(world, tmp_path):
-    run = pipeline.run(settings(world, "blade", output={"mode": "filtered", "tokens": 300}), tmp_path / "run")
+    run = flow.run(settings(world, "blade", output={"mode": "filtered", "tokens": 300}), tmp_path / "run")
     assert 0 < len(tiny_world.written(run)) < 60

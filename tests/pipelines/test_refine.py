@@ -12,7 +12,8 @@ import pytest
 import torch
 from datasets import load_dataset
 
-from curate import config, pipeline, refine
+from curate import config, refine
+from curate.engine import flow
 from curate.errors import ConfigError
 from curate.manifest.verify import verify
 from tests.pipelines import tiny_world
@@ -51,7 +52,7 @@ def settings(world: World, **changes: Any) -> config.Pipeline:
 
 @pytest.fixture(scope="module")
 def run(world: World) -> Path:
-    return pipeline.run(settings(world), world.root / "run")
+    return flow.run(settings(world), world.root / "run")
 
 
 def test_generated_rows_stand_beside_the_pools_with_where_they_are_from(run: Path) -> None:
@@ -98,7 +99,7 @@ def test_weights_have_mean_one_over_the_rows_written_and_masked_rows_say_why(run
 def test_the_masked_are_those_that_the_first_pass_trusted_least(run: Path, world: World) -> None:
     """A dynamic mask is made after the first pass: its rows weigh less than most, were they kept."""
     plain = settings(world).model_copy(update={"refine": None})
-    weights = tiny_world.weights(pipeline.run(plain, world.root / "plain"))
+    weights = tiny_world.weights(flow.run(plain, world.root / "plain"))
     masked = {row["id"] for row in tiny_world.written(run).to_pylist() if row["generated"]}
     ranks = np.argsort(np.argsort(weights))[sorted(masked)]
     assert ranks.mean() < ROWS / 3
@@ -113,7 +114,7 @@ def test_the_dataset_loads_and_all_that_was_committed_verifies(run: Path) -> Non
 
 
 def test_same_settings_same_bytes(run: Path, world: World) -> None:
-    assert tiny_world.promised(pipeline.run(settings(world), world.root / "again")) == tiny_world.promised(run)
+    assert tiny_world.promised(flow.run(settings(world), world.root / "again")) == tiny_world.promised(run)
 
 
 @pytest.mark.parametrize("after", [1, 6, 9])
@@ -126,7 +127,7 @@ def test_a_killed_run_goes_on_and_writes_no_response_twice(run, world, after, tm
     made: list[int] = []
     generate = refine.generate
     monkeypatch.setattr(refine, "generate", lambda *words, **named: (made.append(1), generate(*words, **named))[1])
-    pipeline.run(settings(world), tmp_path / "run")
+    flow.run(settings(world), tmp_path / "run")
     assert tiny_world.promised(tmp_path / "run") == tiny_world.promised(run)
     assert bool(made) != written
 
@@ -143,7 +144,7 @@ def test_a_response_without_text_makes_no_row_and_no_error(world, tmp_path, monk
         ]
 
     monkeypatch.setattr(refine, "generate", sometimes_silent)
-    run = pipeline.run(settings(world), tmp_path / "run")
+    run = flow.run(settings(world), tmp_path / "run")
     rows = [row for row in tiny_world.written(run).to_pylist() if row["generated"]]
     assert 0 < len(rows) < 12
     assert all(row["completion"].strip() for row in rows)
@@ -153,7 +154,7 @@ def test_a_response_without_text_makes_no_row_and_no_error(world, tmp_path, monk
 
 
 def test_a_fixed_mask_is_the_same_share_in_every_pass(world, tmp_path):
-    run = pipeline.run(settings(world, mask="fixed"), tmp_path / "run")
+    run = flow.run(settings(world, mask="fixed"), tmp_path / "run")
     parts = sorted((run / "state" / "refined").iterdir())
     rows = [sorted(set(pa.ipc.open_file(part).read_all()["row"].to_pylist())) for part in parts]
     texts = [pa.ipc.open_file(part).read_all()["text"].to_pylist() for part in parts]

@@ -18,14 +18,15 @@ import torch
 from typer.testing import CliRunner
 
 import curate
-from curate import again, cli, config, inputs, pipeline
+from curate import cli, config
+from curate.engine import flow, inputs, rerun
+from curate.engine.reuse import Reuse, difference
 from curate.errors import ConfigError, DataError, IntegrityError
 from curate.manifest import commits, events
 from curate.manifest import run as runs
 from curate.manifest.verify import verify
 from curate.reports.progress import Silent
 from curate.reports.status import status
-from curate.reuse import Reuse, difference
 from curate.storage import atomic
 from curate.storage.paths import RunPaths
 from tests.pipelines import tiny_world
@@ -78,8 +79,8 @@ def kept(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pool with its two finished runs, one of them with a warmed-up proxy: copied for each test."""
     root = tmp_path_factory.mktemp("kept")
     pool = lay_out(root)
-    pipeline.run(config.validate(settings(world, pool)), root / "plain")
-    pipeline.run(config.validate(settings(world, pool, model=WARM)), root / "warm")
+    flow.run(config.validate(settings(world, pool)), root / "plain")
+    flow.run(config.validate(settings(world, pool, model=WARM)), root / "warm")
     return root
 
 
@@ -104,15 +105,15 @@ def scratch(world: World, home: Path) -> Callable[..., Path]:
     """A function that runs the pool as it is now from the start."""
 
     def scratch(name: str = "scratch", **changes: Any) -> Path:
-        return pipeline.run(config.validate(settings(world, home / "pool", **changes)), home / name)
+        return flow.run(config.validate(settings(world, home / "pool", **changes)), home / name)
 
     return scratch
 
 
 def weigh(source: Path, run_dir: Path, notes: Notes | None = None, **changes: Any) -> Path:
     """What `curate weigh` does."""
-    job, reuse = again.derive(source, **changes)
-    return pipeline.run(job, run_dir, reuse=reuse, observer=notes)
+    job, reuse = rerun.derive(source, **changes)
+    return flow.run(job, run_dir, reuse=reuse, observer=notes)
 
 
 def grow(home: Path) -> str:
@@ -200,7 +201,7 @@ def test_without_another_pool_the_files_of_the_run_are_kept_and_the_command_for_
 def test_a_resumed_run_names_the_command_that_takes_added_files(home, world):
     write(home / "pool" / "c.parquet", 200)
     notes = Notes()
-    pipeline.run(config.validate(settings(world, home / "pool")), home / "plain", observer=notes)
+    flow.run(config.validate(settings(world, home / "pool")), home / "plain", observer=notes)
     [line] = notes.about("ignored")
     assert line.endswith(f"for a run with them: curate weigh {home / 'plain'} --pool '{grow(home)}'")
     assert happened(weigh(home / "plain", home / "new", pool=grow(home)), "commit") == [2, 3]
@@ -277,11 +278,11 @@ def test_a_lost_proxy_of_another_run_is_not_trained_anew_but_linked_again(home):
     write(home / "pool" / "a.parquet", 200)
     found = weigh(home / "warm", home / "new", pool=grow(home))
     before = tiny_world.promised(found)
-    job, reuse = again.derive(home / "warm", pool=grow(home))
+    job, reuse = rerun.derive(home / "warm", pool=grow(home))
     (found / "state" / "proxy" / "model.safetensors").unlink()
     with pytest.raises(IntegrityError, match="no whole copy of the proxy"):
-        pipeline.run(job, found)
-    assert pipeline.run(job, found, reuse=reuse) == found
+        flow.run(job, found)
+    assert flow.run(job, found, reuse=reuse) == found
     assert tiny_world.promised(found) == before
 
 
@@ -327,11 +328,11 @@ def test_a_killed_derived_run_ends_the_same_without_the_earlier_run(home, world,
     write(home / "pool" / "a.parquet", 200)
     whole = weigh(home / "plain", home / "whole", pool=grow(home))
     with monkeypatch.context() as patch:
-        patch.setattr("curate.tasks.extent", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("curate.engine.tasks.extent", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             weigh(home / "plain", home / "new", pool=grow(home))
     shutil.rmtree(home / "plain")
-    pipeline.run(config.validate(settings(world, home / "pool")), home / "new")
+    flow.run(config.validate(settings(world, home / "pool")), home / "new")
     assert tiny_world.promised(home / "new") == tiny_world.promised(whole)
 
 
@@ -409,7 +410,7 @@ def test_a_run_takes_over_what_an_earlier_one_has(world, home, scratch):
     job = config.validate(
         settings(world, home / "pool", method={"name": "less"}, output={"mode": "filtered", "keep": 0.5})
     )
-    found = pipeline.run(job, home / "new", reuse=Reuse(home / "plain"))
+    found = flow.run(job, home / "new", reuse=Reuse(home / "plain"))
     assert happened(found, "commit") == [0, 1]
     fresh = scratch(method={"name": "less"}, output={"mode": "filtered", "keep": 0.5})
     assert tiny_world.promised(found) == tiny_world.promised(fresh)
@@ -437,7 +438,7 @@ def test_where_nothing_is_equal_the_reason_is_said_and_everything_computed(world
     write(home / "pool" / "a.parquet", 200)
     notes = Notes()
     job = config.validate(settings(world, home / "pool", **changes))
-    found = pipeline.run(job, home / "new", reuse=Reuse(home / old), observer=notes)
+    found = flow.run(job, home / "new", reuse=Reuse(home / old), observer=notes)
     assert happened(found, "commit") == [0, 1, 2, 3, 4]
     assert notes.about("linked no") == [f"linked no features from {home / old}, which differs in {reason}"]
 
@@ -452,27 +453,27 @@ def test_a_pool_without_a_common_text_is_said_to_be_another(world, home):
     write(home / "other" / "b.parquet", 500)
     notes = Notes()
     job = config.validate(settings(world, home / "other"))
-    pipeline.run(job, home / "new", reuse=Reuse(home / "plain"), observer=notes)
+    flow.run(job, home / "new", reuse=Reuse(home / "plain"), observer=notes)
     assert notes.about("linked no")[0].endswith("differs in the texts of every shard")
 
 
 def test_the_seed_of_a_method_is_not_one_of_the_features(world, home, scratch):
     job = config.validate(settings(world, home / "pool", seed=7))
-    found = pipeline.run(job, home / "new", reuse=Reuse(home / "plain"))
+    found = flow.run(job, home / "new", reuse=Reuse(home / "plain"))
     assert happened(found, "commit") == []
     assert tiny_world.promised(found) == tiny_world.promised(scratch(seed=7))
 
 
 def test_features_that_no_model_makes_are_taken_over_whatever_the_proxy_is(world, home):
     ngrams = {"features": {"name": "ngrams", "dim": 50}, "method": {"name": "less"}}
-    old = pipeline.run(config.validate({**settings(world, home / "pool", model=None), **ngrams}), home / "old")
+    old = flow.run(config.validate({**settings(world, home / "pool", model=None), **ngrams}), home / "old")
     budget = {"output": {"mode": "filtered", "tokens": 100}}  # counted by the proxy's tokenizer
     job = config.validate({**settings(world, home / "pool", features=None), **ngrams, **budget})
-    found = pipeline.run(job, home / "new", reuse=Reuse(old))
+    found = flow.run(job, home / "new", reuse=Reuse(old))
     assert happened(found, "commit") == happened(found, "commit", "target") == []
     other = {**settings(world, home / "pool"), "features": {"name": "ngrams", "dim": 60}, "method": {"name": "less"}}
     notes = Notes()
-    pipeline.run(config.validate({**other, "model": None}), home / "other", reuse=Reuse(old), observer=notes)
+    flow.run(config.validate({**other, "model": None}), home / "other", reuse=Reuse(old), observer=notes)
     assert notes.about("linked") == [f"linked no features from {old}, which differs in features.dim"]
 
 
@@ -480,7 +481,7 @@ def test_an_earlier_run_without_features_lends_its_prepared_shards(world, home, 
     bare = scratch("bare", method={"name": "random"}, model=None, target=None, features=None)
     notes = Notes()
     job = config.validate(settings(world, home / "pool"))
-    found = pipeline.run(job, home / "new", reuse=Reuse(bare), observer=notes)
+    found = flow.run(job, home / "new", reuse=Reuse(bare), observer=notes)
     assert happened(found, "linked", "prepare") == [0, 1, 2]
     assert notes.about("linked") == [f"linked no features from {bare}, which has none"]
 
@@ -504,7 +505,7 @@ def test_shards_that_were_only_looked_at_in_another_environment_change_nothing(w
     record["environment"]["torch"] = "1.0"
     (home / "plain" / "run.json").write_text(json.dumps(record))
     job = config.validate(settings(world, home / "pool", method={"name": "random"}, model=None, target=None))
-    found = pipeline.run(job, home / "new", reuse=Reuse(home / "plain"))
+    found = flow.run(job, home / "new", reuse=Reuse(home / "plain"))
     assert happened(found, "linked", "prepare") == [0, 1, 2]
     assert tiny_world.manifest(found)["environment_changes"] == []
 
@@ -512,16 +513,16 @@ def test_shards_that_were_only_looked_at_in_another_environment_change_nothing(w
 def test_a_run_is_not_its_own_earlier_run(world, home):
     job = config.validate(settings(world, home / "pool"))
     with pytest.raises(ConfigError, match="another directory than the run's own"):
-        pipeline.run(job, home / "plain", reuse=Reuse(home / "plain"))
+        flow.run(job, home / "plain", reuse=Reuse(home / "plain"))
     with pytest.raises(ConfigError, match=r"no run\.json"):
-        pipeline.run(job, home / "new", reuse=Reuse(home / "nothing"))
+        flow.run(job, home / "new", reuse=Reuse(home / "nothing"))
     assert not (home / "new").exists()
 
 
 def test_an_unfinished_run_is_refused_unless_a_pool_is_named(home):
     (home / "plain" / "commits" / "featurize" / "00002.json").unlink()
     with pytest.raises(ConfigError, match="2 of 3 shards featurized"):
-        again.derive(home / "plain", method="less")
+        rerun.derive(home / "plain", method="less")
     assert happened(weigh(home / "plain", home / "new", pool=grow(home)), "commit") == [2]
 
 
@@ -536,7 +537,7 @@ def test_an_unfinished_run_is_refused_unless_a_pool_is_named(home):
     ],
 )
 def test_a_derived_run_lies_beside_the_old_one_named_after_what_is_new(tmp_path, given, name):
-    assert again.directory(tmp_path / "old", **given) == tmp_path / name
+    assert rerun.directory(tmp_path / "old", **given) == tmp_path / name
 
 
 def test_fingerprints_of_a_proxy_name_the_pool_only_if_it_is_warmed_up(world, home):

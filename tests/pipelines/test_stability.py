@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from curate import config, pipeline
+from curate import config
+from curate.engine import flow
 from curate.job import StoredProblem, open_job
 from curate.manifest import commits
 from curate.stability import measure
@@ -30,7 +31,7 @@ LESS = {"name": "less"}
 
 def stability(world: World, name: str, **changes: Any) -> Any:
     where = world.root / name
-    pipeline.run(config.validate(world.settings(**changes)), where)
+    flow.run(config.validate(world.settings(**changes)), where)
     return commits.require(RunPaths(where), "fit").facts["stability"]
 
 
@@ -48,7 +49,7 @@ def test_features_without_a_projection_have_no_such_figure(world: World) -> None
     content = world.settings()
     content |= {"features": {"name": "ngrams"}, "method": LESS}
     where = world.root / "ngrams"
-    pipeline.run(config.validate(content), where)
+    flow.run(config.validate(content), where)
     assert commits.require(RunPaths(where), "fit").facts["stability"] is None
 
 

@@ -17,7 +17,8 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from curate import config, looped, pipeline
+from curate import config, looped
+from curate.engine import flow
 from curate.methods.registry import METHODS
 from curate.reports import frames
 
@@ -176,7 +177,7 @@ def run_killed(
     with monkeypatch.context() as patched:
         patched.setattr(looped.StoredLoop, "keep", killing)
         with pytest.raises(Killed):
-            pipeline.run(settings, run)
+            flow.run(settings, run)
 
 
 def written(run: Path) -> pa.Table:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from curate import inputs
 from curate.config import Pipeline
+from curate.engine import inputs
 from curate.executors.base import cores
 from curate.features import encoding
 from curate.features.settings import AnyFeaturesConfig, GradientsConfig, NgramsConfig, ProxyFeaturesConfig

@@ -9,15 +9,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from curate import config, keys
+from curate import config
 from curate.config import Pipeline
+from curate.engine import fingerprints
+from curate.engine.reuse import Reuse
 from curate.errors import ConfigError, DataError
 from curate.manifest import run as runs
 from curate.manifest.run import RunRecord
 from curate.models import device, resolve
 from curate.models.base import ModelConfig
 from curate.reports.progress import Observer
-from curate.reuse import Reuse
 from curate.sinks.base import check_balance, check_collision
 from curate.sources import base as sources
 from curate.sources.base import Source
@@ -192,7 +193,7 @@ def _over(
 ) -> RunRecord:
     """The record of a run over these sources."""
     source = sources.source_from_dict(pool)
-    named = keys.stages(
+    named = fingerprints.stages(
         pipeline,
         source,
         [sources.source_from_dict(target) for target in targets],

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from curate import keys
+from curate.engine import fingerprints
 from curate.errors import ConfigError, IntegrityError
 from curate.features.settings import KINDS
 from curate.job import Job, open_job
@@ -79,7 +79,9 @@ class Links:
         if stage not in STAGES or not waiting:
             return list(waiting)
         job, done = open_job(str(self._paths.root)), self._done(stage)
-        same = {index: done[key] for index in waiting if done and (key := keys.expected(job, stage, index)) in done}
+        same = {
+            index: done[key] for index in waiting if done and (key := fingerprints.expected(job, stage, index)) in done
+        }
         if same and stage != "prepare":  # which computes nothing that an environment could change
             self._keep_environment(job.record)
         left = sorted(set(waiting) - {index for index, record in same.items() if self._link(job, record, index)})
@@ -90,7 +92,7 @@ class Links:
         """What the earlier run committed of a stage, by key."""
         old = RunPaths(self._root)
         found = [commits.load(old, stage, index) for index in commits.stages(old).get(stage, [])]
-        return {keys.of(record): record for record in found if record is not None}
+        return {fingerprints.of(record): record for record in found if record is not None}
 
     def _link(self, job: Job, record: Commit, index: int) -> bool:
         wrong = commits.problems(RunPaths(self._root), record) or self._foreign(job, record)
@@ -157,7 +159,7 @@ def difference(old: RunRecord, now: RunRecord) -> str:
 def _proxy_difference(old: RunRecord, now: RunRecord, *, said: bool) -> list[str]:
     """What makes two proxies differ; the pool of their warm-up only where nothing else is said to differ."""
     different = [key.split(".") for key in runs.differing(old.config, now.config)]
-    found = [".".join(key) for key in different if key[0] == "model" and key[-1] not in keys.PLACES]
+    found = [".".join(key) for key in different if key[0] == "model" and key[-1] not in fingerprints.PLACES]
     (old_model, *_, old_seed), (model, *_, seed) = _recipe(old), _recipe(now)
     found += ["the files of the model"] if old_model != model else []
     found += ["seed"] if old_seed != seed else []
@@ -178,7 +180,7 @@ def lost_proxy(paths: RunPaths) -> IntegrityError:
 def _recipe(record: RunRecord) -> list[Any]:
     if record.model is None or record.config["model"] is None:
         return [None, None]
-    return keys.recipe(record.config["model"], record.model["fingerprint"], record.config["seed"])
+    return fingerprints.recipe(record.config["model"], record.model["fingerprint"], record.config["seed"])
 
 
 def _hashes(record: Commit) -> dict[str, str]:

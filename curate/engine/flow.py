@@ -9,8 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curate import inputs, outcome, tasks
+from curate import outcome
 from curate.config import Pipeline
+from curate.engine import inputs, tasks
+from curate.engine.reuse import Links, Reuse, lost_proxy
+from curate.engine.tasks import UNKNOWN, Extent
 from curate.errors import ConfigError, ResourceError
 from curate.executors.base import Executor
 from curate.executors.local import LocalExecutor
@@ -20,10 +23,8 @@ from curate.manifest import commits, dataset
 from curate.manifest.events import Events
 from curate.models import device
 from curate.reports.progress import Observer, Silent
-from curate.reuse import Links, Reuse, lost_proxy
 from curate.storage import atomic, lock
 from curate.storage.paths import RunPaths
-from curate.tasks import UNKNOWN, Extent
 
 Workers = Callable[[], Executor]
 """Gives an executor, started when it is first asked for."""

@@ -7,11 +7,11 @@ from pathlib import Path, PurePosixPath
 
 from curate import config
 from curate.config import Pipeline
+from curate.engine.reuse import Reuse
 from curate.errors import ConfigError
 from curate.manifest import commits
 from curate.manifest import run as runs
 from curate.methods.registry import METHODS
-from curate.reuse import Reuse
 from curate.storage.paths import RunPaths
 
 
