@@ -9,12 +9,12 @@ from functools import cached_property, partial
 import numpy as np
 import pyarrow as pa
 
-from curate import featurizing
 from curate.held_out import row_keys, target_tables
 from curate.job import Job
 from curate.models.language_model import LanguageModel
 from curate.sources.config import SourceConfig
 from curate.sources.tokens import Tokens
+from curate.stages import featurizing
 from curate.types import Shard
 
 KEPT = 1 << 16

@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 
-from curate import featurizing
 from curate.config import EvaluationConfig
 from curate.errors import DataError
 from curate.evaluation import arms
@@ -17,6 +16,7 @@ from curate.job import Job
 from curate.models.language_model import LanguageModel
 from curate.pool_rows import PoolRows
 from curate.sources.base import Source
+from curate.stages import featurizing
 from curate.token_weights import TokenWeights
 from curate.types import Batch
 

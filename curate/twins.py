@@ -10,15 +10,15 @@ import pyarrow as pa
 import safetensors.torch
 import torch
 
-from curate import featurizing, model_weights
 from curate.errors import IntegrityError
 from curate.features.batched import NO_LOSS
 from curate.job import Job
-from curate.looped import StoredLoop
 from curate.manifest import generations, plans
 from curate.manifest.plans import Plan
 from curate.models.adoption import adopt
 from curate.sources import rows
+from curate.stages import featurizing, model_weights
+from curate.stages.loop_problem import StoredLoop
 from curate.storage import tables
 from curate.storage.fingerprint import sha256_file
 from curate.storage.outputs import Content, Outcome

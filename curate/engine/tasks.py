@@ -25,9 +25,9 @@ UNKNOWN = Extent()
 
 def perform(run_dir: str, stage: str, index: int) -> Commit:
     """Run one task of a stage and commit it; a task that is already committed is not run again."""
-    from curate import stages  # imported late: see early.WORK
+    from curate.stages import work  # imported late: see early.WORK
 
-    return stages.perform(run_dir, stage, index)
+    return work.perform(run_dir, stage, index)
 
 
 def extent(paths: RunPaths, stage: str, indices: Sequence[int]) -> Extent:

@@ -27,18 +27,19 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from curate import config, featurizing, stages
+from curate import config
 from curate.config import Pipeline
 from curate.engine import inputs
 from curate.evaluation.judge import held_out_loss
 from curate.evaluation.statistics import paired
 from curate.executors.base import cores
 from curate.job import Job, open_job
-from curate.looped import StoredLoop
 from curate.methods.batch import BatchWeigher, Learner, Tensors
 from curate.methods.dwm_loop import DwmLoop
 from curate.models import device, tensor_file
 from curate.reports.progress import Silent
+from curate.stages import featurizing, work
+from curate.stages.loop_problem import StoredLoop
 from curate.storage.paths import RunPaths
 from curate.training.loop import Training
 from curate.types import Batch
@@ -132,8 +133,8 @@ def opened(root: Path, place: Place, given: argparse.Namespace, seed: int) -> Jo
     root.mkdir(parents=True, exist_ok=True)
     inputs.begin(RunPaths(root), pipeline, Silent())
     for index in range(open_job(str(root)).record.shards):
-        stages.perform(str(root), "prepare", index)
-    stages.perform(str(root), "proxy", 0)
+        work.perform(str(root), "prepare", index)
+    work.perform(str(root), "proxy", 0)
     device.pin(1)
     return open_job(str(root))
 

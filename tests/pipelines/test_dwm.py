@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from curate import config, inspection, model_weights
+from curate import config, inspection
 from curate.engine import flow
 from curate.errors import ConfigError, ModelError
 from curate.job import open_job
@@ -20,6 +20,7 @@ from curate.manifest import commits
 from curate.manifest.verify import verify
 from curate.models import tensor_file
 from curate.online import online
+from curate.stages import model_weights
 from curate.storage import tables
 from curate.storage.paths import RunPaths
 from tests.pipelines import tiny_world

@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from curate import config, inspection, proxies
+from curate import config, inspection
 from curate.engine import flow
 from curate.errors import ConfigError, IntegrityError
 from curate.features import store
@@ -31,6 +31,7 @@ from curate.methods.registry import METHODS
 from curate.models import loading
 from curate.models.base import ModelConfig
 from curate.models.warmup import load_optimizer
+from curate.stages import proxy_states
 from curate.storage import tables
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World
@@ -284,7 +285,7 @@ def test_a_damaged_checkpoint_is_found_and_the_run_ends_in_the_same_bytes(run, m
     part.write_bytes(content)
     for path in (tmp_path / "run" / "commits" / "featurize").iterdir():
         path.unlink()
-    proxies._held.clear()
+    proxy_states._held.clear()
     with pytest.raises(IntegrityError, match=r"checkpoints/00/proxy/model\.safetensors"):
         run("run", **changes)
     run("run", **changes)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from curate import config, evaluate, looped
+from curate import config, evaluate
 from curate.engine import flow
 from curate.errors import ConfigError, ModelError
 from curate.manifest import commits
+from curate.stages import loop_problem
 from curate.storage.paths import RunPaths
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World
@@ -53,7 +54,7 @@ def steps_of_all(world: World) -> int:
     """Steps of a training from its beginning to its end."""
     taken: list[int] = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(looped.StoredLoop, "keep", lambda self, state: taken.append(1))
+        patched.setattr(loop_problem.StoredLoop, "keep", lambda self, state: taken.append(1))
         flow.run(settings(world), world.root / "counted")
     return len(taken)
 
@@ -65,7 +66,7 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(
     tiny_world.run_killed(settings(world), tmp_path / "run", monkeypatch, after=after)
     assert (tmp_path / "run" / "state" / "loop.safetensors").exists()
     taken = []
-    monkeypatch.setattr(looped.StoredLoop, "keep", lambda self, state: taken.append(1))
+    monkeypatch.setattr(loop_problem.StoredLoop, "keep", lambda self, state: taken.append(1))
     flow.run(settings(world), tmp_path / "run")
     assert tiny_world.promised(tmp_path / "run") == tiny_world.promised(whole)
     assert after + len(taken) == steps_of_all

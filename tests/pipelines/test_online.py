@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-from curate import config, excess, proxies
+from curate import config
 from curate.engine import flow
 from curate.errors import ConfigError, ModelError
 from curate.job import open_job
@@ -23,6 +23,7 @@ from curate.manifest.verify import verify
 from curate.online import online
 from curate.reports import generations as history
 from curate.reports import tables as tables_shown
+from curate.stages import excess_losses, proxy_states
 from curate.storage import tables
 from curate.storage.paths import RunPaths
 from tests.pipelines import tiny_world
@@ -110,9 +111,9 @@ def test_every_generation_weighs_what_waited_longest(driven: Path):
 def test_a_part_holds_the_excess_losses_of_the_generations_pair(driven: Path):
     """The last generation's pair is still there: the slow way is to weigh its shard again, row by row."""
     job, paths = open_job(str(driven)), RunPaths(driven)
-    pair = proxies.pair(job, "twin", 3, paths.twin(3))
+    pair = proxy_states.pair(job, "twin", 3, paths.twin(3))
     part = tables.read_arrow(paths.generation_part(3, 1))
-    found = excess.of_shard(job, 1, pair)
+    found = excess_losses.of_shard(job, 1, pair)
     start = 0
     for row, length in enumerate(found.lengths.tolist()):
         own = found.values[start : start + length]
@@ -194,7 +195,7 @@ def test_a_followed_generation_has_the_trainers_weights(world: World, trainer: T
     made = generations.load(root, 1)
     assert made.source["checkpoint"] == "checkpoint-3"
     assert made.source["step"] == 3
-    pair = proxies.pair(open_job(str(root)), "twin", 1, RunPaths(root).twin(1))
+    pair = proxy_states.pair(open_job(str(root)), "twin", 1, RunPaths(root).twin(1))
     theirs = AutoModelForCausalLM.from_pretrained(trainer.directory / "checkpoint-3").state_dict()
     for name, parameter in pair.language_model.causal.named_parameters():
         assert torch.equal(parameter, theirs[name])

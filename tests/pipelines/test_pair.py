@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from curate import config, evaluate, excess, featurizing, inspection, proxies, trainings
+from curate import config, evaluate, inspection, trainings
 from curate.contest import result
 from curate.engine import flow
 from curate.errors import ConfigError
@@ -18,6 +18,7 @@ from curate.evaluation.arms import Arm
 from curate.job import open_job
 from curate.manifest import commits
 from curate.models.losses import batch_token_losses
+from curate.stages import excess_losses, featurizing, proxy_states
 from curate.storage import tables
 from curate.storage.paths import RunPaths
 from tests.pipelines import tiny_world
@@ -85,9 +86,9 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(world, who
 def test_what_is_weighed_by_is_a_double_forward_row_by_row(whole: Path) -> None:
     """Against one row after another in a batch of its own, through each model as its file has it."""
     job = open_job(str(whole))
-    pair = proxies.pair(job, "fit", 0, job.paths.pair)
+    pair = proxy_states.pair(job, "fit", 0, job.paths.pair)
     rows = featurizing.tokenized(job, job.read(1), job.pipeline.pool, pair.language_model, place=partial(job.place, 1))
-    found = excess.of_shard(job, 1, pair)
+    found = excess_losses.of_shard(job, 1, pair)
     start = 0
     for row, length in zip(rows, found.lengths.tolist(), strict=True):
         assert row is not None
@@ -107,7 +108,7 @@ def test_token_weights_are_aligned_with_the_tokens_and_average_to_the_row(whole:
         assert "token_weight" not in tables.read_arrow(RunPaths(whole).weights(0)).column_names
         return
     job = open_job(str(whole))
-    model, place = proxies.pair(job, "fit", 0, job.paths.pair).language_model, str
+    model, place = proxy_states.pair(job, "fit", 0, job.paths.pair).language_model, str
     rows = [row for index in range(len(job.shards))
             for row in featurizing.tokenized(job, job.read(index), job.pipeline.pool, model, place=place)]  # fmt: skip
     weights = tiny_world.weights(whole)

@@ -12,10 +12,11 @@ import pytest
 import torch
 from datasets import load_dataset
 
-from curate import config, refine
+from curate import config
 from curate.engine import flow
 from curate.errors import ConfigError
 from curate.manifest.verify import verify
+from curate.stages import refine
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World
 

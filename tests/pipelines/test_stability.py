@@ -14,7 +14,7 @@ from curate import config
 from curate.engine import flow
 from curate.job import StoredProblem, open_job
 from curate.manifest import commits
-from curate.stability import measure
+from curate.stages.stability import measure
 from curate.storage.paths import RunPaths
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World

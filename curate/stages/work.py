@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from curate import featurizing, model_weights, proxies, stability, twins
+from curate import twins
 from curate.engine import fingerprints
 from curate.errors import DataError, IntegrityError
 from curate.features import store
@@ -26,16 +26,17 @@ from curate.features.batched import NO_LOSS
 from curate.features.settings import GradientsConfig, ProxyFeaturesConfig
 from curate.gradients.budget import fitting_tokens
 from curate.job import Job, StoredProblem, open_job
-from curate.looped import StoredLoop
 from curate.manifest import commits, dataset, generations
 from curate.models import device, loading, optimizer_state, warmup
 from curate.models.language_model import LanguageModel
 from curate.models.layers import ALL_BLOCKS, captured_layers
-from curate.refine import RefinedLoop
 from curate.sinks import adjustment, card, histogram, render, selection, tally
 from curate.sinks.base import weight_columns
 from curate.sources import base as sources
 from curate.sources import rows
+from curate.stages import featurizing, model_weights, proxy_states, stability
+from curate.stages.loop_problem import StoredLoop
+from curate.stages.refine import RefinedLoop
 from curate.storage import atomic, tables
 from curate.storage.atomic import Part
 from curate.storage.fingerprint import canonical, fingerprint
@@ -84,7 +85,7 @@ def proxy(job: Job, _: int) -> Outcome:
     if isinstance(job.pipeline.features, ProxyFeaturesConfig) and job.pipeline.features.batch_tokens == "auto":
         facts["batch_tokens"] = _fitting_tokens(job, language_model)
     if settings.warmup is None:
-        kept = _files(proxies.states(job)[-1], language_model) if job.proxy_is_made else {}
+        kept = _files(proxy_states.states(job)[-1], language_model) if job.proxy_is_made else {}
         if settings.optimizer is not None:
             kept |= _moments_of(job, Path(settings.optimizer), language_model, facts)
         return Outcome(kept, facts=facts)
@@ -92,7 +93,7 @@ def proxy(job: Job, _: int) -> Outcome:
     rates: list[float] = []
 
     def keep(moments: dict[str, warmup.Moments], rate: float) -> None:
-        state = proxies.states(job)[len(rates)]
+        state = proxy_states.states(job)[len(rates)]
         rates.append(rate)
         contents.update({state.moments: warmup.optimizer_bytes(moments)} | _files(state, language_model))
 
@@ -126,7 +127,7 @@ def _moments_of(job: Job, path: Path, language_model: LanguageModel, facts: dict
     matched = optimizer_state.read_moments(path, language_model.causal, names=names)
     job.events.write("note", stage="proxy", text=matched.describe())
     facts["optimizer"] = {"found": matched.describe(), "beta1": matched.beta1, "beta2": matched.beta2}
-    return {proxies.states(job)[-1].moments: warmup.optimizer_bytes(matched.moments)}
+    return {proxy_states.states(job)[-1].moments: warmup.optimizer_bytes(matched.moments)}
 
 
 def target(job: Job, place: int) -> Outcome:
@@ -325,7 +326,7 @@ STAGES: dict[str, Callable[[Job, int], Outcome]] = {
 }
 
 
-def _files(state: proxies.State, language_model: LanguageModel) -> dict[Path, Content]:
+def _files(state: proxy_states.State, language_model: LanguageModel) -> dict[Path, Content]:
     return {state.model / name: data for name, data in loading.files(language_model).items()}
 
 

@@ -20,12 +20,12 @@ from torch import Tensor
 from curate.errors import IntegrityError
 from curate.features.batched import collate
 from curate.job import Job
-from curate.looped import StoredLoop
 from curate.manifest import commits
 from curate.methods.base import State
 from curate.models.generation import Response, generate
 from curate.sources import layout
 from curate.sources.tokens import Tokens
+from curate.stages.loop_problem import StoredLoop
 from curate.storage import tables
 from curate.training.refined import RefinedBatch, question_losses, response_ratios
 from curate.training.refinement import RefineConfig, masked

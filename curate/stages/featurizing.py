@@ -11,7 +11,6 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from curate import proxies
 from curate.errors import DataError, ModelError
 from curate.features.base import Featurizer, ShardFeatures
 from curate.features.batched import collate
@@ -27,6 +26,7 @@ from curate.sources import base as sources
 from curate.sources import layout, rows, texts, tokens
 from curate.sources.config import SourceConfig
 from curate.sources.tokens import Tokens
+from curate.stages import proxy_states
 from curate.types import Batch
 
 WARMUP_SHARDS = 64
@@ -86,13 +86,13 @@ def spec(job: Job) -> dict[str, str]:
     stated = {"curate.features": json.dumps(own, sort_keys=True)}
     if job.record.encoder is not None:
         stated["curate.encoder"] = job.record.encoder["fingerprint"]
-    shares = proxies.shares(job) if isinstance(settings, GradientsConfig) else []
+    shares = proxy_states.shares(job) if isinstance(settings, GradientsConfig) else []
     return stated | ({"curate.checkpoints": json.dumps(shares)} if len(shares) > 1 else {})
 
 
 def count_tokens(job: Job, index: int) -> list[int]:
     """Tokens of every row of a shard under the proxy's tokenizer; 0 for rows set aside."""
-    found = tokenized(job, job.read(index), job.pipeline.pool, proxies.proxy(job), place=partial(job.place, index))
+    found = tokenized(job, job.read(index), job.pipeline.pool, proxy_states.proxy(job), place=partial(job.place, index))
     return [0 if row is None else len(row.ids) for row in found]
 
 
@@ -151,11 +151,11 @@ def tokenized(
 
 def _featurizer(job: Job, *, preconditioned: bool) -> Featurizer:
     """The kind of feature that the pipeline asks for, with the proxy it reads."""
-    settings, last = job.pipeline.features, partial(proxies.proxy, job)
+    settings, last = job.pipeline.features, partial(proxy_states.proxy, job)
     if isinstance(settings, ProxyFeaturesConfig) and settings.needs_model:
-        settings = settings.with_budget(proxies.found_budget(job))
+        settings = settings.with_budget(proxy_states.found_budget(job))
     if isinstance(settings, GradientsConfig):
-        return Gradients(settings, proxies.checkpoints(job, preconditioned=preconditioned))
+        return Gradients(settings, proxy_states.checkpoints(job, preconditioned=preconditioned))
     if isinstance(settings, LossesConfig):
         return Losses(settings, last)
     return Embeddings(settings, partial(_body, job)) if isinstance(settings, EmbeddingsConfig) else Ngrams(settings)
@@ -164,9 +164,9 @@ def _featurizer(job: Job, *, preconditioned: bool) -> Featurizer:
 def _body(job: Job) -> Body:
     """What reads the tokens of embeddings."""
     if job.pipeline.encoder is not None:
-        own = proxies.encoder(job)
+        own = proxy_states.encoder(job)
         return Body(own.body, own.device, packs=False)
-    language_model = proxies.proxy(job)
+    language_model = proxy_states.proxy(job)
     return Body(language_model.decoder, language_model.device, language_model.packs)
 
 
@@ -174,7 +174,7 @@ def _rows(job: Job, table: pa.Table, section: SourceConfig, place: Place) -> Row
     """A table ready to be read; tokenised at once, so that the tokenizer's model need not stay loaded."""
     if not job.pipeline.features.needs_model:
         return Rows(table, section, rows.check(table, section), _encoded(job, table, section), packed=False)
-    language_model = proxies.proxy(job)
+    language_model = proxy_states.proxy(job)
     found = tokenized(job, table, section, language_model, place=place)
     return Rows(table, section, rows.check(table, section), found, packed=language_model.packs)
 
@@ -184,7 +184,7 @@ def _encoded(job: Job, table: pa.Table, section: SourceConfig) -> list[Tokens | 
     if job.pipeline.encoder is None:
         return []
     read = dict(texts.texts(table, section))
-    ids = dict(zip(read, proxies.encoder(job).tokenize([*read.values()]), strict=True))
+    ids = dict(zip(read, proxy_states.encoder(job).tokenize([*read.values()]), strict=True))
     return [Tokens(ids[row], [False] * len(ids[row])) if ids.get(row) else None for row in range(len(table))]
 
 

@@ -12,16 +12,16 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from curate import excess, featurizing, proxies, weighers
 from curate.errors import DataError
 from curate.job import Job
 from curate.methods.base import State
 from curate.methods.excess import row_means
 from curate.methods.weighting_model import Readings, joined
 from curate.sources.tokens import Tokens
+from curate.stages import excess_losses, featurizing, proxy_states, weighting_models
+from curate.stages.weighting_models import Weigher
 from curate.training.modelled import Modelled
 from curate.training.paired import PairWeights
-from curate.weighers import Weigher
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Weighed:
     @property
     def columns(self) -> dict[str, pa.Array]:
         """The column of token weights, at token level."""
-        return excess.token_column(self.made, self.lengths)
+        return excess_losses.token_column(self.made, self.lengths)
 
 
 def of_shard(job: Job, index: int, state: State, *, stage: str, task: int, directory: Path) -> Weighed:
@@ -62,9 +62,9 @@ def of_shard(job: Job, index: int, state: State, *, stage: str, task: int, direc
     """
     method = job.method()
     if not isinstance(method, Modelled):
-        found = excess.of_shard(job, index, proxies.pair(job, stage, task, directory))
+        found = excess_losses.of_shard(job, index, proxy_states.pair(job, stage, task, directory))
         return Weighed(method.weigh(state, found), found.lengths.numpy(), "excess", row_means(found))
-    weigher, place = weighers.load(job, stage, task, directory), partial(job.place, index)
+    weigher, place = weighting_models.load(job, stage, task, directory), partial(job.place, index)
     rows = featurizing.tokenized(job, job.read(index), job.pipeline.pool, weigher.language_model, place=place)
     usable, read = _readings(weigher, rows, token_budget=job.pipeline.loop.batch_tokens if job.pipeline.loop else 0)
     values, weights = torch.full((len(rows),), torch.nan), torch.full((len(rows),), torch.nan, dtype=torch.float64)

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from curate import featurizing
 from curate.errors import DataError
 from curate.job import Job
 from curate.models.pair import Pair
 from curate.sources.tokens import Tokens
+from curate.stages import featurizing
 from curate.training.paired import PairWeights
 from curate.types import Excess
 

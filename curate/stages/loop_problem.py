@@ -12,7 +12,6 @@ import numpy as np
 import safetensors.torch
 from torch import Tensor
 
-from curate import featurizing, proxies, weighers
 from curate.job import Job
 from curate.methods.batch import Tensors
 from curate.models import loading
@@ -22,6 +21,7 @@ from curate.models.pair import in_float32
 from curate.models.twin import Twin
 from curate.pool_rows import PoolRows
 from curate.sources.tokens import Tokens
+from curate.stages import featurizing, proxy_states, weighting_models
 from curate.storage import atomic
 from curate.training.stream import Layout, Stream
 from curate.types import Batch
@@ -65,7 +65,7 @@ class StoredLoop:
 
     @cached_property
     def _proxy(self) -> LanguageModel:
-        made = proxies.anew(self._job)
+        made = proxy_states.anew(self._job)
         in_float32(made)
         return made
 
@@ -127,11 +127,11 @@ class StoredLoop:
     def keep_weigher(self, weigher: Tensors) -> None:
         """The proxy and the weighting model as files."""
         self.models["proxy"] = loading.trained(self.language_model)
-        self.models["weigher"] = weighers.encoded(weigher, self.language_model)
+        self.models["weigher"] = weighting_models.encoded(weigher, self.language_model)
 
     def stored_weigher(self) -> Tensors | None:
         """The weighting model of another run that the method names, if it names one. Raises ConfigError, ModelError."""
-        return weighers.stored(self._job, self.language_model)
+        return weighting_models.stored(self._job, self.language_model)
 
     def note(self, text: str) -> None:
         """Keep a line for the commit record, and say it now."""

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curate import featurizing
 from curate.evaluation.datamodel import rank_correlation
 from curate.features.settings import GradientsConfig
 from curate.job import Job, StoredProblem
+from curate.stages import featurizing
 from curate.types import Features
 
 ROWS = 128

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from curate import proxies
 from curate.errors import ModelError
 from curate.job import Job
 from curate.methods.batch import Tensors
@@ -17,6 +16,7 @@ from curate.models import loading, tensor_file
 from curate.models.language_model import LanguageModel
 from curate.models.losses import sample_losses
 from curate.models.pair import in_float32
+from curate.stages import proxy_states
 from curate.storage.fingerprint import fingerprint, sha256_file
 from curate.types import Batch
 
@@ -73,8 +73,8 @@ def load(job: Job, stage: str, index: int, directory: Path) -> Weigher:
     """What a task left in a directory, loaded once a worker. Raises IntegrityError, ModelError."""
 
     def load() -> Weigher:
-        proxy, weigher = proxies.trained(job, stage, index, directory, "proxy", "weigher")
-        language_model = proxies.anew(job)
+        proxy, weigher = proxy_states.trained(job, stage, index, directory, "proxy", "weigher")
+        language_model = proxy_states.anew(job)
         in_float32(language_model)
         loading.restore(language_model, proxy)
         tensors, _ = tensor_file.decode(weigher.read_bytes(), str(weigher))
@@ -82,7 +82,7 @@ def load(job: Job, stage: str, index: int, directory: Path) -> Weigher:
         known = known_from(below(tensors, "vocabulary/"))
         return Weigher(language_model, network, known and known.to(language_model.device))
 
-    return proxies.only(proxies.left_by(job, stage, index), load)
+    return proxy_states.only(proxy_states.left_by(job, stage, index), load)
 
 
 def _refuse_partial(tensors: Tensors, path: Path) -> None:
