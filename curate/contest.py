@@ -19,8 +19,8 @@ from curate.config import EvaluationConfig
 from curate.config.evaluation import OF_A_RUN
 from curate.errors import IntegrityError
 from curate.evaluation.arms import Arm
-from curate.job import Job, open_job
 from curate.manifest import commits
+from curate.runs.job import Job, open_job
 from curate.storage import atomic
 from curate.storage.fingerprint import canonical, fingerprint
 

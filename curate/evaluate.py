@@ -20,13 +20,13 @@ from curate.evaluation.arms import Arm
 from curate.evaluation.statistics import ArmFacts, Trained, summarise
 from curate.features.settings import GradientsConfig
 from curate.held_out import WHOLE, labelled, refuse_overlap
-from curate.job import Job, open_job
 from curate.manifest import commits, dataset, generations
 from curate.manifest import run as runs
 from curate.methods.settings import LoopSettings
 from curate.reports import evaluation_frames as frames
 from curate.reports.evaluation import EvaluationView, ProblemView, render
 from curate.reports.progress import Observer, Silent
+from curate.runs.job import Job, open_job
 from curate.sources import base as sources
 from curate.storage import atomic, lock, tables
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.errors import DataError
-from curate.job import Job
+from curate.runs.job import Job
 from curate.sources import base as sources
 from curate.sources import texts
 from curate.sources.base import Source

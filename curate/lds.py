@@ -17,8 +17,8 @@ from curate.evaluation import arms
 from curate.evaluation.arms import Arm, Rows
 from curate.evaluation.datamodel import with_interval
 from curate.evaluation.statistics import Interval
-from curate.job import open_job
 from curate.reports.progress import Observer, Silent
+from curate.runs.job import open_job
 from curate.storage import lock
 
 

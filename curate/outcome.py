@@ -80,7 +80,7 @@ def _copies(root: Path, paths: RunPaths) -> Callable[[int, Floats], Counts]:
     chosen, change = Selection.from_json(content["selection"]), content["adjustment"]
     if chosen.mode == "weighted" or (change["cap"] is None and not change["groups"]):
         return partial(counts, chosen)
-    from curate.job import open_job  # groups are read from the pool; nothing else here needs it, or torch
+    from curate.runs.job import open_job  # groups are read from the pool; nothing else here needs it, or torch
 
     job = open_job(str(root))
     return lambda index, learned: counts(chosen, index, job.selected()[1].apply(learned, job.labels(index)))

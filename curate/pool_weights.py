@@ -11,10 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.errors import ConfigError, IntegrityError
-from curate.job import Job
 from curate.manifest import commits, dataset, generations
 from curate.manifest.generations import Generation
 from curate.manifest.readers import Reader
+from curate.runs.job import Job
 from curate.sinks.base import OutputConfig
 from curate.sinks.selection import Selection, counts, select
 from curate.sources import base as sources

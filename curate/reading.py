@@ -15,9 +15,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.errors import ConfigError, DataError
-from curate.job import Job, open_job
 from curate.manifest.readers import Reader
 from curate.pool_weights import TOKENS, FinalWeights, Finished, NewestWeights, RowWeights
+from curate.runs.job import Job, open_job
 from curate.sources import base as sources
 from curate.training import dealing
 from curate.training.dealing import Piece

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from curate.errors import ConfigError
-from curate.job import open_job
 from curate.manifest import generations, readers
 from curate.manifest import run as runs
 from curate.manifest.readers import Reader
 from curate.pool_weights import Finished, finished, shard_sum, shard_weights
+from curate.runs.job import open_job
 from curate.streaming import found_ranks
 
 REFRESH = 1 << 16

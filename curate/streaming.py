@@ -13,11 +13,11 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from curate.errors import ConfigError
-from curate.job import Job, open_job
 from curate.manifest import generations, readers
 from curate.manifest import run as runs
 from curate.pool_weights import TOKENS, finished, has_tokens, kept_fraction
 from curate.reading import Mode, PoolReader, Reading, Seat, batched, by_turns
+from curate.runs.job import Job, open_job
 
 if TYPE_CHECKING:
     import datasets

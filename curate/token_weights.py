@@ -11,7 +11,7 @@ import torch
 
 from curate.errors import ConfigError
 from curate.evaluation.judge import TokenBatch
-from curate.job import Job
+from curate.runs.job import Job
 from curate.storage import tables
 from curate.types import Batch
 

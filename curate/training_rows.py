@@ -12,9 +12,9 @@ from curate.config import EvaluationConfig
 from curate.errors import DataError
 from curate.evaluation import arms
 from curate.held_out import WHOLE, labelled, row_keys, table_of
-from curate.job import Job
 from curate.models.language_model import LanguageModel
-from curate.pool_rows import PoolRows
+from curate.runs.job import Job
+from curate.runs.pool_rows import PoolRows
 from curate.sources.base import Source
 from curate.stages import featurizing
 from curate.token_weights import TokenWeights

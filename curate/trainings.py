@@ -12,9 +12,9 @@ from curate.evaluation import arms
 from curate.evaluation.arms import Mixture
 from curate.evaluation.judge import judge
 from curate.evaluation.statistics import duplicate_mass
-from curate.job import open_job
 from curate.models import device, loading
 from curate.models.warmup import warm_up
+from curate.runs.job import open_job
 from curate.sources import base as sources
 from curate.storage import atomic
 from curate.storage.fingerprint import canonical

@@ -12,10 +12,10 @@ import torch
 
 from curate.errors import IntegrityError
 from curate.features.batched import NO_LOSS
-from curate.job import Job
 from curate.manifest import generations, plans
 from curate.manifest.plans import Plan
 from curate.models.adoption import adopt
+from curate.runs.job import Job
 from curate.sources import rows
 from curate.stages import featurizing, model_weights
 from curate.stages.loop_problem import StoredLoop

@@ -11,9 +11,9 @@ from typing import Any
 
 from curate import config
 from curate.config import Pipeline
-from curate.job import Job
 from curate.manifest import commits
 from curate.manifest import run as runs
+from curate.runs.job import Job
 from curate.sources.base import Source
 from curate.sources.config import SourceConfig
 from curate.storage.fingerprint import fingerprint

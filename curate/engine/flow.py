@@ -18,11 +18,11 @@ from curate.errors import ConfigError, ResourceError
 from curate.executors.base import Executor
 from curate.executors.local import LocalExecutor
 from curate.executors.preload import WORK
-from curate.job import open_job
 from curate.manifest import commits, dataset
 from curate.manifest.events import Events
 from curate.models import device
 from curate.reports.progress import Observer, Silent
+from curate.runs.job import open_job
 from curate.storage import atomic, lock
 from curate.storage.paths import RunPaths
 

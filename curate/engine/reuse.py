@@ -15,12 +15,12 @@ from typing import Any
 from curate.engine import fingerprints
 from curate.errors import ConfigError, IntegrityError
 from curate.features.settings import KINDS
-from curate.job import Job, open_job
 from curate.manifest import commits
 from curate.manifest import run as runs
 from curate.manifest.commits import Commit
 from curate.manifest.events import Events
 from curate.manifest.run import RunRecord
+from curate.runs.job import Job, open_job
 from curate.storage import atomic
 from curate.storage.atomic import Part
 from curate.storage.paths import RunPaths

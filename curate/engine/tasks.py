@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from curate.job import open_job
 from curate.manifest.commits import Commit
+from curate.runs.job import open_job
 from curate.storage.paths import RunPaths
 
 PER_SHARD = ("prepare", "featurize", "rescore", "weigh", "render")

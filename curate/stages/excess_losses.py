@@ -10,8 +10,8 @@ import pyarrow as pa
 import torch
 
 from curate.errors import DataError
-from curate.job import Job
 from curate.models.pair import Pair
+from curate.runs.job import Job
 from curate.sources.tokens import Tokens
 from curate.stages import featurizing
 from curate.training.paired import PairWeights

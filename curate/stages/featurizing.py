@@ -19,9 +19,9 @@ from curate.features.gradients import Gradients
 from curate.features.losses import Losses
 from curate.features.ngrams import Ngrams
 from curate.features.settings import EmbeddingsConfig, GradientsConfig, LossesConfig, ProxyFeaturesConfig
-from curate.job import Job
 from curate.methods.base import no_valid_row
 from curate.models.language_model import LanguageModel
+from curate.runs.job import Job
 from curate.sources import base as sources
 from curate.sources import layout, rows, texts, tokens
 from curate.sources.config import SourceConfig

@@ -12,14 +12,14 @@ import numpy as np
 import safetensors.torch
 from torch import Tensor
 
-from curate.job import Job
 from curate.methods.batch import Tensors
 from curate.models import loading
 from curate.models.language_model import LanguageModel
 from curate.models.losses import batch_token_losses, sample_losses
 from curate.models.pair import in_float32
 from curate.models.twin import Twin
-from curate.pool_rows import PoolRows
+from curate.runs.job import Job
+from curate.runs.pool_rows import PoolRows
 from curate.sources.tokens import Tokens
 from curate.stages import featurizing, proxy_states, weighting_models
 from curate.storage import atomic

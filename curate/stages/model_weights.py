@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from curate.errors import DataError
-from curate.job import Job
 from curate.methods.base import State
 from curate.methods.excess import row_means
 from curate.methods.weighting_model import Readings, joined
+from curate.runs.job import Job
 from curate.sources.tokens import Tokens
 from curate.stages import excess_losses, featurizing, proxy_states, weighting_models
 from curate.stages.weighting_models import Weigher

@@ -12,12 +12,12 @@ from curate.errors import ModelError
 from curate.features.gradients import Checkpoint
 from curate.features.settings import GradientsConfig
 from curate.gradients.preconditioner import Preconditioner, make_preconditioner
-from curate.job import Job
 from curate.manifest import commits
 from curate.models import loading, warmup
 from curate.models.encoder import Encoder, load_encoder
 from curate.models.language_model import LanguageModel
 from curate.models.pair import Pair, load_pair
+from curate.runs.job import Job
 
 Held = TypeVar("Held")
 

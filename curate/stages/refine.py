@@ -19,10 +19,10 @@ from torch import Tensor
 
 from curate.errors import IntegrityError
 from curate.features.batched import collate
-from curate.job import Job
 from curate.manifest import commits
 from curate.methods.base import State
 from curate.models.generation import Response, generate
+from curate.runs.job import Job
 from curate.sources import layout
 from curate.sources.tokens import Tokens
 from curate.stages.loop_problem import StoredLoop

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from curate.evaluation.datamodel import rank_correlation
 from curate.features.settings import GradientsConfig
-from curate.job import Job, StoredProblem
+from curate.runs.job import Job, StoredProblem
 from curate.stages import featurizing
 from curate.types import Features
 

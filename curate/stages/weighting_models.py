@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from curate.errors import ModelError
-from curate.job import Job
 from curate.methods.batch import Tensors
 from curate.methods.dwm_loop import below, of_stage
 from curate.methods.weighting_model import Readings, Vocabulary, WeightingModel, known_from, read, restored
@@ -16,6 +15,7 @@ from curate.models import loading, tensor_file
 from curate.models.language_model import LanguageModel
 from curate.models.losses import sample_losses
 from curate.models.pair import in_float32
+from curate.runs.job import Job
 from curate.stages import proxy_states
 from curate.storage.fingerprint import fingerprint, sha256_file
 from curate.types import Batch

@@ -25,11 +25,11 @@ from curate.features.base import NONFINITE
 from curate.features.batched import NO_LOSS
 from curate.features.settings import GradientsConfig, ProxyFeaturesConfig
 from curate.gradients.budget import fitting_tokens
-from curate.job import Job, StoredProblem, open_job
 from curate.manifest import commits, dataset, generations
 from curate.models import device, loading, optimizer_state, warmup
 from curate.models.language_model import LanguageModel
 from curate.models.layers import ALL_BLOCKS, captured_layers
+from curate.runs.job import Job, StoredProblem, open_job
 from curate.sinks import adjustment, card, histogram, render, selection, tally
 from curate.sinks.base import weight_columns
 from curate.sources import base as sources

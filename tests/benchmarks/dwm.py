@@ -33,11 +33,11 @@ from curate.engine import inputs
 from curate.evaluation.judge import held_out_loss
 from curate.evaluation.statistics import paired
 from curate.executors.base import cores
-from curate.job import Job, open_job
 from curate.methods.batch import BatchWeigher, Learner, Tensors
 from curate.methods.dwm_loop import DwmLoop
 from curate.models import device, tensor_file
 from curate.reports.progress import Silent
+from curate.runs.job import Job, open_job
 from curate.stages import featurizing, work
 from curate.stages.loop_problem import StoredLoop
 from curate.storage.paths import RunPaths

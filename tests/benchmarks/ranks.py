@@ -19,8 +19,8 @@ import polars as pl
 from curate import config
 from curate.engine import flow
 from curate.executors.base import cores
-from curate.job import open_job
 from curate.reports.progress import PlainProgress
+from curate.runs.job import open_job
 
 RESULTS = Path(__file__).parent / "results" / "ranks.json"
 METHOD = {"name": "bds", "loop": {}}

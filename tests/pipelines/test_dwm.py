@@ -15,11 +15,11 @@ import torch
 from curate import config, inspection
 from curate.engine import flow
 from curate.errors import ConfigError, ModelError
-from curate.job import open_job
 from curate.manifest import commits
 from curate.manifest.verify import verify
 from curate.models import tensor_file
 from curate.online import online
+from curate.runs.job import open_job
 from curate.stages import model_weights
 from curate.storage import tables
 from curate.storage.paths import RunPaths

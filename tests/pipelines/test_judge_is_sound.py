@@ -16,10 +16,10 @@ from curate.contest import Contest
 from curate.engine import flow
 from curate.evaluation.arms import Arm
 from curate.evaluation.statistics import ArmSummary
-from curate.job import open_job
 from curate.manifest import commits
 from curate.reports.evaluation import ProblemView
 from curate.reports.progress import Silent
+from curate.runs.job import open_job
 from curate.sources import base as sources
 from curate.storage import tables
 from curate.storage.paths import RunPaths

@@ -17,12 +17,12 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from curate import config
 from curate.engine import flow
 from curate.errors import ConfigError, ModelError
-from curate.job import open_job
 from curate.manifest import commits, dataset, generations, plans
 from curate.manifest.verify import verify
 from curate.online import online
 from curate.reports import generations as history
 from curate.reports import tables as tables_shown
+from curate.runs.job import open_job
 from curate.stages import excess_losses, proxy_states
 from curate.storage import tables
 from curate.storage.paths import RunPaths

@@ -15,9 +15,9 @@ from curate.contest import result
 from curate.engine import flow
 from curate.errors import ConfigError
 from curate.evaluation.arms import Arm
-from curate.job import open_job
 from curate.manifest import commits
 from curate.models.losses import batch_token_losses
+from curate.runs.job import open_job
 from curate.stages import excess_losses, featurizing, proxy_states
 from curate.storage import tables
 from curate.storage.paths import RunPaths

@@ -12,8 +12,8 @@ import torch
 
 from curate import config
 from curate.engine import flow
-from curate.job import StoredProblem, open_job
 from curate.manifest import commits
+from curate.runs.job import StoredProblem, open_job
 from curate.stages.stability import measure
 from curate.storage.paths import RunPaths
 from tests.pipelines import tiny_world

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from curate.held_out import row_keys, target_tables
-from curate.job import Job
 from curate.models.language_model import LanguageModel
+from curate.runs.job import Job
 from curate.sources.config import SourceConfig
 from curate.sources.tokens import Tokens
 from curate.stages import featurizing
