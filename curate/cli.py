@@ -86,7 +86,7 @@ def online(
     preload.start_for(file, changes, where)
 
     from curate import config
-    from curate import online as onlines
+    from curate.online import generate as onlines
     from curate.reports.progress import observer
 
     onlines.online(

@@ -285,6 +285,6 @@ def test_every_module_can_be_imported_alone():
 
 def test_the_process_that_hands_tasks_out_loads_no_model_library():
     """They take seconds to import, which its workers do meanwhile."""
-    ask = "import sys, curate.api, curate.online; print(*sorted({'transformers', 'peft'} & set(sys.modules)))"
+    ask = "import sys, curate.api, curate.online.generate; print(*sorted({'transformers', 'peft'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []

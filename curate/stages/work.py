@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from curate import twins
 from curate.engine import fingerprints
 from curate.errors import DataError, IntegrityError
 from curate.features import store
@@ -29,6 +28,7 @@ from curate.manifest import commits, dataset, generations
 from curate.models import device, loading, optimizer_state, warmup
 from curate.models.language_model import LanguageModel
 from curate.models.layers import ALL_BLOCKS, captured_layers
+from curate.online import tasks
 from curate.runs.job import Job, StoredProblem, open_job
 from curate.sinks import adjustment, card, histogram, render, selection, tally
 from curate.sinks.base import weight_columns
@@ -180,7 +180,7 @@ def _trained(job: Job) -> Outcome:
 def weigh(job: Job, index: int) -> Outcome:
     """Weights of one shard, from its features and the state; online, from the newest generation."""
     if job.pipeline.online is not None:
-        return twins.weigh(job, index)
+        return tasks.weigh(job, index)
     features, reasons, token_counts = job.stored(index)
     state = tables.read_arrays(job.verified("fit", 0, within=job.paths.state)[0])
     columns: dict[str, pa.Array] = {}
@@ -317,8 +317,8 @@ STAGES: dict[str, Callable[[Job, int], Outcome]] = {
     "target": target,
     "featurize": featurize_shard,
     "fit": fit,
-    "twin": twins.twin,
-    "rescore": twins.rescore,
+    "twin": tasks.twin,
+    "rescore": tasks.rescore,
     "weigh": weigh,
     "select": select,
     "render": render_shard,

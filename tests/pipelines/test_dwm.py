@@ -18,7 +18,7 @@ from curate.errors import ConfigError, ModelError
 from curate.manifest import commits
 from curate.manifest.verify import verify
 from curate.models import tensor_file
-from curate.online import online
+from curate.online.generate import online
 from curate.runs.job import open_job
 from curate.stages import model_weights
 from curate.storage import tables

@@ -19,7 +19,7 @@ from curate.engine import flow
 from curate.errors import ConfigError, ModelError
 from curate.manifest import commits, dataset, generations, plans
 from curate.manifest.verify import verify
-from curate.online import online
+from curate.online.generate import online
 from curate.reports import generations as history
 from curate.reports import tables as tables_shown
 from curate.runs.job import open_job

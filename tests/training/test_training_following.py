@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from curate.config.online import BudgetConfig, OnlineConfig
-from curate.training.following import Age, due
+from curate.online.schedule import Age, due
 
 AGES = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 50), st.none() | st.integers(0, 5000)), min_size=1).map(
     lambda rows: [Age(index, *row) for index, row in enumerate(rows)]

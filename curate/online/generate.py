@@ -23,10 +23,10 @@ from curate.manifest.events import Events
 from curate.manifest.generations import Generation, WeighedShard
 from curate.manifest.plans import Plan
 from curate.models import checkpoints
+from curate.online.schedule import Age, due
 from curate.reports.progress import Observer, Silent
 from curate.storage import atomic, lock
 from curate.storage.paths import RunPaths
-from curate.training.following import Age, due
 
 RENDERED = ("weigh", "select", "render", "seal")
 """Stages that make the dataset from the last generation."""
