@@ -11,12 +11,12 @@ from curate.config import Pipeline
 from curate.engine import flow, rerun
 from curate.engine.reuse import Reuse
 from curate.errors import ConfigError
+from curate.loading.sampler import WeightedSampler
+from curate.loading.stream import Stream, stream
 from curate.manifest import dataset
 from curate.reports.frames import weights
 from curate.reports.progress import Observer
-from curate.sampling import WeightedSampler
 from curate.storage.paths import RunPaths
-from curate.streaming import Stream, stream
 
 if TYPE_CHECKING:
     import datasets

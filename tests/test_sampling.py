@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 
 import curate
 from curate.errors import ConfigError
+from curate.loading.sampler import draw
 from curate.manifest import generations
-from curate.sampling import draw
 from tests.manifest.generation_writer import weigh
 from tests.streamed_run import SIZES, drawn, everywhere, finished, root, world
 

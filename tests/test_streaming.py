@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 
 import curate
 from curate.errors import ConfigError, IntegrityError
+from curate.loading.stream import Stream, found_ranks
 from curate.manifest import generations
-from curate.streaming import Stream, found_ranks
 from tests.manifest.generation_writer import begin, weigh
 from tests.pipelines import tiny_world
 from tests.streamed_run import SIZES, STARTS, drawn, everywhere, finished, root, shard_of, world

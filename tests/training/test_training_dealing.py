@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.training import dealing
+from curate.loading import dealing
 
 SIZES = st.lists(st.integers(0, 30), min_size=1, max_size=12)
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from curate.errors import ConfigError
+from curate.loading.stream import found_ranks
+from curate.loading.weights import Finished, finished, shard_sum, shard_weights
 from curate.manifest import generations, readers
 from curate.manifest import run as runs
 from curate.manifest.readers import Reader
-from curate.pool_weights import Finished, finished, shard_sum, shard_weights
 from curate.runs.job import open_job
-from curate.streaming import found_ranks
 
 REFRESH = 1 << 16
 """Draws after which the newest generation is looked up; every shard that is drawn from is opened once between."""

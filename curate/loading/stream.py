@@ -13,10 +13,10 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from curate.errors import ConfigError
+from curate.loading.reader import Mode, PoolReader, Reading, Seat, batched, by_turns
+from curate.loading.weights import TOKENS, finished, has_tokens, kept_fraction
 from curate.manifest import generations, readers
 from curate.manifest import run as runs
-from curate.pool_weights import TOKENS, finished, has_tokens, kept_fraction
-from curate.reading import Mode, PoolReader, Reading, Seat, batched, by_turns
 from curate.runs.job import Job, open_job
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.errors import ConfigError, DataError
+from curate.loading import dealing
+from curate.loading.dealing import Piece
+from curate.loading.weights import TOKENS, FinalWeights, Finished, NewestWeights, RowWeights
 from curate.manifest.readers import Reader
-from curate.pool_weights import TOKENS, FinalWeights, Finished, NewestWeights, RowWeights
 from curate.runs.job import Job, open_job
 from curate.sources import base as sources
-from curate.training import dealing
-from curate.training.dealing import Piece
 
 Mode = Literal["weighted", "filtered", "resampled"]
 CHUNK = 1000
