@@ -34,7 +34,7 @@ def check_trainer(trainer: Trainer) -> None:
 
     Takes two steps of the trainer on a tiny model, moves one weight, and compares the gradients with a plain loop.
     """
-    from curate import checking
+    from curate.trainers import check_trainer as checking
 
     found = checking.check(trainer)
     typer.echo("\n".join(found.lines()))

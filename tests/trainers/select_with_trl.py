@@ -15,7 +15,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-from curate.training.huggingface_selecting import Selecting
+from curate.trainers.selecting_trainer import Selecting
 
 
 class SelectingTrainer(Selecting, SFTTrainer):

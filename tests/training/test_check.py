@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from curate import checking
 from curate.errors import ConfigError, ModelError
 from curate.models import tiny
 from curate.sinks.exports.registry import EXPORTERS
-from curate.training.check import Labelled, Observed, gradient, judge, steps, tokens_with_loss
-from curate.training.probes import registry
-from curate.training.probes.registry import PROBES
+from curate.trainers import check_trainer
+from curate.trainers.comparison import Labelled, Observed, gradient, judge, steps, tokens_with_loss
+from curate.trainers.probes import registry
+from curate.trainers.probes.registry import PROBES
 
 RIGHT = torch.tensor([3.0, 0.0, -4.0])
 BEFORE = [torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, -1.0, 5.0])]
@@ -70,7 +70,7 @@ def test_steps_are_kept_whoever_makes_the_optimizer() -> None:
 
 
 def test_the_plain_trainer_ignores_weights_and_the_mixin_honours_them() -> None:
-    found = {name: checking.check(name) for name in ("transformers", "transformers-weighted")}
+    found = {name: check_trainer.check(name) for name in ("transformers", "transformers-weighted")}
     assert {name: each.verdict.kind for name, each in found.items()} == {
         "transformers": "ignored",
         "transformers-weighted": "honoured",
@@ -83,16 +83,16 @@ def test_the_plain_trainer_ignores_weights_and_the_mixin_honours_them() -> None:
 def test_a_trainer_that_is_not_installed_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install ms-swift beside curate"):
-        checking.check("ms-swift")
+        check_trainer.check("ms-swift")
     with pytest.raises(ConfigError, match="one of transformers, transformers-weighted, trl"):
-        checking.check("nothing")
+        check_trainer.check("nothing")
 
 
 def test_a_probe_that_took_other_steps_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = PROBES["transformers"]
     monkeypatch.setattr(type(entry), "probe", lambda self: lambda *paths: Observed([], [torch.ones(1)]))
     with pytest.raises(ModelError, match="1 steps over 0 rows"):
-        checking.check("transformers")
+        check_trainer.check("transformers")
 
 
 def test_every_probe_reads_an_export_that_exists() -> None:

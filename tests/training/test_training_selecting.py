@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from curate.errors import ConfigError, DataError, ModelError
-from curate.training import selecting
-from curate.training.selecting import Selector, as_batch
+from curate.trainers import selector as selecting
+from curate.trainers.selector import Selector, as_batch
 from tests.pipelines import tiny_world
 from tests.training import trained_here
 from tests.training.trained_here import LOOP, METHOD, collate, manual, model, rows, same

@@ -16,7 +16,7 @@ import torch
 from transformers import DataCollatorWithFlattening, Trainer, TrainingArguments
 
 from curate.errors import ConfigError
-from curate.training.weighted_trainer import FACTORS, WeightedCollator, WeightedTrainer, laid_out
+from curate.trainers.weighted_trainer import FACTORS, WeightedCollator, WeightedTrainer, laid_out
 from tests.training import weighted_world as world
 
 ROOT = Path(__file__).parents[2]
@@ -163,6 +163,6 @@ def test_factors_of_rows_that_the_collator_tokenises_are_the_same_for_all_their_
 
 
 def test_the_mixin_itself_imports_no_trainer() -> None:
-    code = "import sys, json, curate.training.weighted_trainer; print(json.dumps([*sys.modules]))"
+    code = "import sys, json, curate.trainers.weighted_trainer; print(json.dumps([*sys.modules]))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert not {"transformers", "trl", "accelerate"} & {*json.loads(ended.stdout)}

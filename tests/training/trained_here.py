@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
-from curate.training.huggingface_selecting import Selecting
-from curate.training.selecting import Selector
+from curate.trainers.selecting_trainer import Selecting
+from curate.trainers.selector import Selector
 
 SAMPLE = Path(__file__).parents[2] / "data" / "sample"
 LOOP = {"start": 0, "refresh": 1, "memory": 0.0}

@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from curate.errors import ConfigError
-from curate.training.check import Probe
+from curate.trainers.comparison import Probe
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Entry:
         if find_spec(self.imports) is None:
             fix = f"pip install {self.package} beside curate, or run curate with the Python that has it."
             raise ConfigError(f"check-trainer {self.name}", f"no module {self.imports}", f"{self.package} here", fix)
-        return getattr(import_module(f"curate.training.probes.{self.module}"), self.function)
+        return getattr(import_module(f"curate.trainers.probes.{self.module}"), self.function)
 
 
 PROBES = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from curate.config.strict_yaml import parse
 from curate.models import tiny
-from curate.training.check import Labelled, Observed, gradient, tokens_with_loss
+from curate.trainers.comparison import Labelled, Observed, gradient, tokens_with_loss
 
 
 def observe(folder: Path, model: Path, scratch: Path) -> Observed:

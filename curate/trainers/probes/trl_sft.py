@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from curate.models import tiny
-from curate.training.check import Labelled, Observed, steps
-from curate.training.probes.transformers_trainer import settings
-from curate.training.weighted_trainer import WeightedTrainer
+from curate.trainers.comparison import Labelled, Observed, steps
+from curate.trainers.probes.transformers_trainer import settings
+from curate.trainers.weighted_trainer import WeightedTrainer
 
 
 def plain(folder: Path, model: Path, scratch: Path) -> Observed:

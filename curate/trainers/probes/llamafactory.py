@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.config.strict_yaml import parse
-from curate.training.check import Labelled, Observed, steps
+from curate.trainers.comparison import Labelled, Observed, steps
 
 
 def observe(folder: Path, model: Path, scratch: Path) -> Observed:

@@ -21,8 +21,8 @@ from curate.sinks.exports.base import Layout, Rows, Tokenizer, Whole, weights_of
 from curate.sinks.exports.registry import EXPORTERS
 from curate.sinks.selection import ShardWeights
 from curate.storage import tables
-from curate.training.check import Observed, Verdict, gradient, judge, tokens_with_loss
-from curate.training.probes.registry import Entry, find
+from curate.trainers.comparison import Observed, Verdict, gradient, judge, tokens_with_loss
+from curate.trainers.probes.registry import Entry, find
 
 FACTORS = (1.5, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 DRAWS = (3.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from curate.errors import ConfigError
-from curate.training.selecting import METHOD, Selector
+from curate.trainers.selector import METHOD, Selector
 
 
 class Selecting:
