@@ -143,7 +143,7 @@ def evaluate_run(
     Settings are the `evaluation` section of RUN's pipeline; --set evaluation.tokens=1_000_000 replaces one. What was
     trained before is not trained again.
     """
-    from curate import evaluate
+    from curate.evaluation import evaluate
     from curate.reports.progress import observer
 
     asked = against.split(",") if against is not None else None
@@ -165,7 +165,7 @@ def datamodelling_score(
 
     Settings are the `evaluation` section of the first run's pipeline. Small pools only: it trains SUBSETS x seeds models.
     """
-    from curate import evaluate, lds
+    from curate.evaluation import evaluate, lds
     from curate.reports import tables
     from curate.reports.progress import observer
 
@@ -186,7 +186,7 @@ def run_arena(
     ] = None,
 ) -> None:
     """Rank many methods on the same pools by the models they lead to; run again to resume, or with another method in FILE."""
-    from curate import arena, evaluate
+    from curate.evaluation import arena, evaluate
     from curate.reports.progress import observer
 
     where = run_dir or Path("runs") / file.stem
@@ -359,7 +359,7 @@ def _around(found: Any) -> str:
 
 
 def _show_evaluation(report: Path, view: Any) -> None:
-    from curate.reports.evaluation import terminal_tables
+    from curate.evaluation.report import terminal_tables
 
     for table in terminal_tables(view):
         out.print(table)

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 import numpy as np
 import pyarrow as pa
 
-from curate.held_out import row_keys, target_tables
+from curate.evaluation.held_out import row_keys, target_tables
 from curate.models.language_model import LanguageModel
 from curate.runs.job import Job
 from curate.sources.config import SourceConfig

@@ -18,11 +18,11 @@ from typing import Any
 
 from gains import gain
 
-from curate import arena, evaluate
-from curate.arena import Prepared
-from curate.contest import open_contest
 from curate.engine import flow
+from curate.evaluation import arena, evaluate
+from curate.evaluation.arena import Prepared
 from curate.evaluation.arms import Arm
+from curate.evaluation.comparison import open_contest
 from curate.evaluation.statistics import CLEAN, UNIFORM
 from curate.executors.base import cores
 from curate.reports.progress import PlainProgress

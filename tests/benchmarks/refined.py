@@ -21,9 +21,10 @@ from typing import Any
 import polars as pl
 from gains import gain
 
-from curate import config, evaluate
+from curate import config
 from curate.config import Pipeline
 from curate.engine import flow
+from curate.evaluation import evaluate
 from curate.evaluation.arms import Arm
 from curate.executors.base import cores
 from curate.reports.progress import PlainProgress

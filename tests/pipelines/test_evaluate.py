@@ -18,11 +18,12 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from curate import cli, config, evaluate
-from curate.contest import open_contest
+from curate import cli, config
 from curate.engine import flow
 from curate.errors import ConfigError, DataError, ModelError, ResourceError
+from curate.evaluation import evaluate
 from curate.evaluation.arms import Arm
+from curate.evaluation.comparison import open_contest
 from curate.reports.progress import Silent
 from curate.storage import lock
 from tests.pipelines import tiny_world
@@ -124,7 +125,7 @@ def test_held_out_rows_that_the_target_has_are_refused(world: World, run_dir: Pa
 
 
 def test_a_pool_row_that_is_held_out_trains_nobody(world: World, run_dir: Path, tmp_path: Path) -> None:
-    from curate.training_rows import TrainingRows
+    from curate.evaluation.training_rows import TrainingRows
 
     leaked = tiny_world.texts(60)[7]
     pq.write_table(pa.table({"text": [leaked, tiny_world.animal(2000)]}), tmp_path / "leak.parquet")

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from curate import config, evaluate
-from curate.contest import Contest
+from curate import config
 from curate.engine import flow
+from curate.evaluation import evaluate
 from curate.evaluation.arms import Arm
+from curate.evaluation.comparison import Contest
+from curate.evaluation.report import ProblemView
 from curate.evaluation.statistics import ArmSummary
 from curate.manifest import commits
-from curate.reports.evaluation import ProblemView
 from curate.reports.progress import Silent
 from curate.runs.job import open_job
 from curate.sources import base as sources

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from curate import config, evaluate
+from curate import config
 from curate.engine import flow
 from curate.errors import ConfigError, ModelError
+from curate.evaluation import evaluate
 from curate.manifest import commits
 from curate.stages import loop_problem
 from curate.storage.paths import RunPaths

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from curate import config, evaluate, inspection, trainings
-from curate.contest import result
+from curate import config, inspection
 from curate.engine import flow
 from curate.errors import ConfigError
+from curate.evaluation import evaluate, trainings
 from curate.evaluation.arms import Arm
+from curate.evaluation.comparison import result
 from curate.manifest import commits
 from curate.models.losses import batch_token_losses
 from curate.runs.job import open_job

@@ -16,11 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from curate.evaluation import frames, words
+from curate.evaluation.report import EvaluationView, ProblemView, places, render, terminal_tables
 from curate.evaluation.statistics import REFERENCES, ArmFacts, Trained, summarise, verdict
-from curate.reports import evaluation_frames as frames
-from curate.reports import evaluation_words as words
 from curate.reports.drawing import apart
-from curate.reports.evaluation import EvaluationView, ProblemView, places, render, terminal_tables
 from curate.storage import tables
 
 HOSTILE = "</td></title></style><script>alert(1)</script>\" onload='x' <img src=x onerror=y> {{7*7}} \\\" & ${x} ]]>"

@@ -9,9 +9,8 @@ from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
+from curate.evaluation import charts, words
 from curate.evaluation.statistics import BETTER, DIVERGED, REFERENCES, UNIFORM, WORSE, ArmSummary, Trained, verdict
-from curate.reports import evaluation_charts as charts
-from curate.reports import evaluation_words as words
 from curate.reports.figures import amount
 from curate.reports.html import template
 from curate.reports.terminal import escape

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from curate import evaluate
 from curate.config import Pipeline
-from curate.contest import Contest, required
 from curate.engine.flow import Crew
 from curate.errors import ConfigError
-from curate.evaluation import arms
+from curate.evaluation import arms, evaluate
 from curate.evaluation.arms import Arm, Rows
+from curate.evaluation.comparison import Contest, required
 from curate.evaluation.datamodel import with_interval
 from curate.evaluation.statistics import Interval
 from curate.reports.progress import Observer, Silent

@@ -11,13 +11,13 @@ import numpy as np
 from curate.config import EvaluationConfig
 from curate.errors import DataError
 from curate.evaluation import arms
-from curate.held_out import WHOLE, labelled, row_keys, table_of
+from curate.evaluation.held_out import WHOLE, labelled, row_keys, table_of
+from curate.evaluation.token_weights import TokenWeights
 from curate.models.language_model import LanguageModel
 from curate.runs.job import Job
 from curate.runs.pool_rows import PoolRows
 from curate.sources.base import Source
 from curate.stages import featurizing
-from curate.token_weights import TokenWeights
 from curate.types import Batch
 
 ROUND = 8192

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.contest import Contest, open_contest
 from curate.evaluation import arms
 from curate.evaluation.arms import Mixture
+from curate.evaluation.comparison import Contest, open_contest
 from curate.evaluation.judge import judge
 from curate.evaluation.statistics import duplicate_mass
+from curate.evaluation.token_weights import TokenWeights
+from curate.evaluation.training_rows import TrainingRows
 from curate.models import device, loading
 from curate.models.warmup import warm_up
 from curate.runs.job import open_job
 from curate.sources import base as sources
 from curate.storage import atomic
 from curate.storage.fingerprint import canonical
-from curate.token_weights import TokenWeights
-from curate.training_rows import TrainingRows
 
 
 def start(root: str, seed: int) -> None:

@@ -12,19 +12,19 @@ import pyarrow as pa
 from curate import config
 from curate.config import EvaluationConfig, Pipeline
 from curate.config.evaluation import CONTROLS, OF_A_RUN, Control, Use
-from curate.contest import Contest, Result, required, result, write
 from curate.engine import inputs
 from curate.engine.flow import Crew, Workers
 from curate.errors import ConfigError
+from curate.evaluation import frames
 from curate.evaluation.arms import Arm
+from curate.evaluation.comparison import Contest, Result, required, result, write
+from curate.evaluation.held_out import WHOLE, labelled, refuse_overlap
+from curate.evaluation.report import EvaluationView, ProblemView, render
 from curate.evaluation.statistics import ArmFacts, Trained, summarise
 from curate.features.settings import GradientsConfig
-from curate.held_out import WHOLE, labelled, refuse_overlap
 from curate.manifest import commits, dataset, generations
 from curate.manifest import run as runs
 from curate.methods.settings import LoopSettings
-from curate.reports import evaluation_frames as frames
-from curate.reports.evaluation import EvaluationView, ProblemView, render
 from curate.reports.progress import Observer, Silent
 from curate.runs.job import Job, open_job
 from curate.sources import base as sources
@@ -226,13 +226,13 @@ def _warmup_passes(job: Job, pool: float) -> float:
 
 
 def _start(root: str, seed: int) -> None:
-    from curate import trainings  # imported late, as below
+    from curate.evaluation import trainings  # imported late, as below
 
     trainings.start(root, seed)
 
 
 def _perform(root: str, index: int) -> None:
-    from curate import trainings  # imported late: the process that hands tasks out loads no model library
+    from curate.evaluation import trainings  # imported late: the process that hands tasks out loads no model library
 
     trainings.perform(root, index)
 

@@ -10,16 +10,17 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from curate import config, evaluate
+from curate import config
 from curate.config import Pipeline
 from curate.config.evaluation import CONTROLS, Control, Learned
-from curate.contest import open_contest
 from curate.engine import flow as pipeline
 from curate.engine.reuse import Reuse
 from curate.errors import ConfigError
+from curate.evaluation import evaluate
 from curate.evaluation.arms import Arm
+from curate.evaluation.comparison import open_contest
+from curate.evaluation.report import EvaluationView, ProblemView
 from curate.methods.registry import METHODS
-from curate.reports.evaluation import EvaluationView, ProblemView
 from curate.reports.progress import Observer, Silent
 from curate.storage import lock
 from curate.types import Section
