@@ -274,8 +274,8 @@ def inspect(
     row: Annotated[str | None, typer.Option(metavar="ID", help="One sample, as shard:row.")] = None,
 ) -> None:
     """Samples with their weights, and why."""
-    from curate import inspection
     from curate.reports import tables
+    from curate.results import inspect as inspection
 
     if row is not None:
         out.print("\n".join(tables.sample(inspection.sample(source, row))), markup=False)
@@ -289,7 +289,7 @@ def inspect(
 @app.command()
 def report(source: RunDir) -> None:
     """Write report.html anew from what is committed."""
-    from curate.outcome import write_report
+    from curate.results.outcome import write_report
 
     out.print(str(write_report(source)), markup=False)
 

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curate import outcome
 from curate.config import Pipeline
 from curate.engine import inputs, tasks
 from curate.engine.reuse import Links, Reuse, lost_proxy
@@ -22,6 +21,7 @@ from curate.manifest import commits, dataset
 from curate.manifest.events import Events
 from curate.models import device
 from curate.reports.progress import Observer, Silent
+from curate.results import outcome
 from curate.runs.job import open_job
 from curate.storage import atomic, lock
 from curate.storage.paths import RunPaths

@@ -18,10 +18,11 @@ from random import Random
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate import config, outcome
+from curate import config
 from curate.engine import inputs
 from curate.engine.tasks import PER_SHARD
 from curate.reports.progress import Silent
+from curate.results import outcome
 from curate.stages import work
 from curate.storage.paths import RunPaths
 

@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from curate import config, inspection
+from curate import config
 from curate.engine import flow
 from curate.errors import ConfigError, ModelError
 from curate.manifest import commits
 from curate.manifest.verify import verify
 from curate.models import tensor_file
 from curate.online.generate import online
+from curate.results import inspect
 from curate.runs.job import open_job
 from curate.stages import model_weights
 from curate.storage import tables
@@ -62,7 +63,7 @@ def test_rows_like_the_target_get_more_weight(whole: Path) -> None:
     assert weights.mean() == pytest.approx(1, abs=1e-5)
     assert (weights >= 0).all()
     assert weights[1::2].mean() > 1.3 * weights[::2].mean()
-    assert inspection.heaviest(whole, 3)[0].row.keys() == {"id", "text"}
+    assert inspect.heaviest(whole, 3)[0].row.keys() == {"id", "text"}
     assert (whole / "report.html").exists()
 
 

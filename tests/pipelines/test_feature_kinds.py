@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from curate import config, inspection
+from curate import config
 from curate.engine import flow
 from curate.errors import ConfigError, IntegrityError
 from curate.features import store
@@ -31,6 +31,7 @@ from curate.methods.registry import METHODS
 from curate.models import loading
 from curate.models.base import ModelConfig
 from curate.models.warmup import load_optimizer
+from curate.results import inspect
 from curate.stages import proxy_states
 from curate.storage import tables
 from tests.pipelines import tiny_world
@@ -123,7 +124,7 @@ def test_ngrams_need_neither_model_nor_tokenizer(run):
     assert not (found / "commits" / "proxy").exists()
     assert prefers_animals(tiny_world.weights(found))
     assert [features(found)[name].null_count for name in ("loss", "tokens")] == [20, 20]
-    sample = inspection.sample(found, "1:7")
+    sample = inspect.sample(found, "1:7")
     assert (sample.loss, sample.tokens) == (None, None)
     assert sample.norm > 1
 
@@ -202,7 +203,7 @@ def test_every_way_to_store_gradients_prefers_the_same_samples(run, exact, dtype
     ranks = [np.argsort(np.argsort(tiny_world.weights(each))) for each in (exact, found)]
     least = {"float16": 0.999, "int8": 0.99, "bits": 0.9}[dtype]
     assert np.corrcoef(*ranks)[0, 1] >= least
-    assert inspection.sample(found, "0:3").norm == pytest.approx(inspection.sample(exact, "0:3").norm, rel=0.3)
+    assert inspect.sample(found, "0:3").norm == pytest.approx(inspect.sample(exact, "0:3").norm, rel=0.3)
 
 
 # Checkpoints

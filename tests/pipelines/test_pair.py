@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from curate import config, inspection
+from curate import config
 from curate.engine import flow
 from curate.errors import ConfigError
 from curate.evaluation import evaluate, trainings
@@ -18,6 +18,7 @@ from curate.evaluation.arms import Arm
 from curate.evaluation.comparison import result
 from curate.manifest import commits
 from curate.models.losses import batch_token_losses
+from curate.results import inspect
 from curate.runs.job import open_job
 from curate.stages import excess_losses, featurizing, proxy_states
 from curate.storage import tables
@@ -139,7 +140,7 @@ def test_the_dataset_says_what_every_token_counts(whole: Path, name: str) -> Non
         assert manifest["token_weight_column"] == "token_weight"
         assert table["token_weight"].to_pylist() == lists(whole)
     assert (whole / "report.html").exists()
-    assert inspection.heaviest(whole, 3)[0].row.keys() == {"id", "text"}
+    assert inspect.heaviest(whole, 3)[0].row.keys() == {"id", "text"}
 
 
 def test_filtered_rows_keep_their_token_weights(world, tmp_path, whole, name):

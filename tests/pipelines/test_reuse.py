@@ -97,7 +97,7 @@ def home(kept: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts are no part of what is promised here, and more than half of a tiny run's time."""
-    monkeypatch.setattr("curate.outcome.write_report", lambda root: root)
+    monkeypatch.setattr("curate.results.outcome.write_report", lambda root: root)
 
 
 @pytest.fixture

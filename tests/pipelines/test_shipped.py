@@ -14,8 +14,8 @@ import pytest
 from datasets import load_dataset
 
 import curate
-from curate.outcome import pool
 from curate.reports import view
+from curate.results.outcome import pool
 from tests.hub.server import Hub, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -11,7 +11,7 @@ import polars as pl
 
 from curate.errors import ConfigError
 from curate.features import encoding
-from curate.outcome import LEARNED, pool
+from curate.results.outcome import LEARNED, pool
 from curate.storage import tables
 from curate.storage.paths import RunPaths
 
