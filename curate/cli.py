@@ -303,7 +303,7 @@ def publish(
     onto: Annotated[str | None, typer.Option(metavar="COMMIT", help="Replace what others put there at COMMIT.")] = None,
 ) -> None:
     """Put RUN's dataset on the Hub, verified hash by hash; again to resume, or to publish what is new."""
-    from curate.publish import publish as publish_run
+    from curate.hub.publish import publish as publish_run
     from curate.reports import tables
     from curate.reports.progress import observer
 

@@ -47,7 +47,7 @@ def _import_everything() -> None:
         "curate.config",
         "curate.engine.flow",
         "curate.results.outcome",
-        "curate.publish",
+        "curate.hub.publish",
         *LATE,
     ):
         import_module(name)

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 
 from curate import config
 from curate.engine import flow
-from curate.publish import Published, publish
+from curate.hub.publish import Published, publish
 from tests.hub.server import Hub, serving
 
 TOKEN = "hf_" + "Canary" * 6

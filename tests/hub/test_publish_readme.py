@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from curate.sinks.secrets import KINDS
+from curate.hub.secrets import KINDS
 from tests.hub.conftest import TOKEN, local, published
 from tests.hub.server import Hub
 

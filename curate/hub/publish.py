@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from curate.errors import ConfigError, DataError, IntegrityError, PublishError
+from curate.hub import publication, requests
+from curate.hub.publication import Plan, Planned
+from curate.hub.secrets import Scan
 from curate.manifest import dataset, generations, publications, run
 from curate.manifest.verify import verify
 from curate.reports.progress import Observer, Silent
-from curate.sinks import hub, publication
-from curate.sinks.publication import Plan, Planned
-from curate.sinks.secrets import Scan
 from curate.storage import atomic, lock
 from curate.storage.paths import RunPaths
 
@@ -72,25 +72,25 @@ def publish(
         IntegrityError: its files are not what was committed.
         PublishError: a secret was found, main was changed by others, or the Hub refuses or does not answer.
     """
-    if not hub.is_id(repo_id):
+    if not requests.is_id(repo_id):
         raise ConfigError("REPO_ID", ascii(repo_id), "ORG/NAME, of letters, digits, -, _ and .", "Correct it.")
     paths, observer = RunPaths(root), observer or Silent()
     run.load(root)
     with lock.exclusive(paths.lock), observer:
         manifest = _sealed(root, observer)
         files = _files(root, manifest)
-        token = None if dry_run else hub.token()
+        token = None if dry_run else requests.token()
         _refuse_secrets(files, Scan([token] if token else []), observer)
-        url = f"{hub.endpoint()}/datasets/{repo_id}"
+        url = f"{requests.endpoint()}/datasets/{repo_id}"
         if dry_run:
             return Published(url, None, files, changed=False)
         atomic.sweep(paths.publications)
-        known = publications.load(paths, hub.endpoint(), repo_id)
+        known = publications.load(paths, requests.endpoint(), repo_id)
         earlier = [own for own in (known.published, known.pending) if own]
         plan = Plan(repo_id, _about(manifest), files, earlier, onto, private)
         pending = replace(known, pending=plan.hashes)
         observer.stage("publish", plan.size, "bytes")
-        commit, changed = hub.publish(
+        commit, changed = requests.publish(
             plan,
             progress=observer.advance,
             note=observer.note,

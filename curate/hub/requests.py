@@ -20,8 +20,8 @@ from huggingface_hub.utils import (
 )
 
 from curate.errors import PublishError
-from curate.sinks.hub_answers import UNCERTAIN, Patience
-from curate.sinks.publication import (
+from curate.hub.answers import UNCERTAIN, Patience
+from curate.hub.publication import (
     COMMIT,
     HUBS_OWN,
     Branch,
