@@ -19,9 +19,9 @@ Trainer = Annotated[
 
 def export(source: RunDir, trainer: To) -> None:
     """The dataset of RUN as a trainer reads it, into RUN/exports/TRAINER."""
-    from curate import exporting
+    from curate.exports import export as exporting
+    from curate.exports.registry import find
     from curate.reports.progress import observer
-    from curate.sinks.exports.registry import find
 
     entry = find(trainer)
     with observer(sys.stderr) as progress:

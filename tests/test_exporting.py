@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from curate import config, exporting
+from curate import config
 from curate.engine import flow
 from curate.errors import ConfigError, IntegrityError, ModelError
+from curate.exports import export
+from curate.exports.registry import EXPORTERS
 from curate.manifest import exports
 from curate.manifest.verify import verify
-from curate.sinks.exports.registry import EXPORTERS
 from curate.storage import atomic, tables
 from curate.storage.paths import RunPaths
 from tests.pipelines import tiny_world
@@ -61,7 +62,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", EXPORTERS)
 def test_an_export_lists_its_files_and_is_verified_with_the_run(run: Path, name: str) -> None:
-    place = exporting.export(run, name)
+    place = export.export(run, name)
     assert place == run / "exports" / name
     content = exports.load(place)
     assert content is not None
@@ -76,7 +77,7 @@ def test_an_export_lists_its_files_and_is_verified_with_the_run(run: Path, name:
     victim.unlink()  # a linked file shares its bytes with the dataset
     victim.write_bytes(b"?")
     assert [line.split(":")[0] for line in verify(run)] == [f"exports/{name}/{content['files'][0]['path']}"]
-    exporting.export(run, name)
+    export.export(run, name)
     assert verify(run) == []
 
 
@@ -92,7 +93,7 @@ def interrupted(run: Path, name: str, monkeypatch: pytest.MonkeyPatch, *, step: 
         with monkeypatch.context() as patched:
             patched.setattr(atomic, "hook", hook)
             try:
-                exporting.export(run, name)
+                export.export(run, name)
                 return
             except Killed:
                 yield call
@@ -103,7 +104,7 @@ def test_killed_at_any_call_it_is_not_there_and_ends_in_the_same_bytes(
     run: Path, name: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each attempt goes on from where the one before was killed, one call further on."""
-    whole = hashes(exporting.export(Path(shutil.copytree(run, tmp_path / "other")), name))
+    whole = hashes(export.export(Path(shutil.copytree(run, tmp_path / "other")), name))
     place, kills = run / "exports" / name, 0
     for _ in interrupted(run, name, monkeypatch, step=step):
         kills += 1
@@ -125,12 +126,12 @@ def test_parts_that_are_done_are_not_done_again(run: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patched:
         patched.setattr(atomic, "hook", before_the_third)
         with pytest.raises(Killed):
-            exporting.export(run, "trl")
+            export.export(run, "trl")
     assert not (run / "exports" / "trl").exists()
     assert len(made) == 3
-    exporting.export(run, "trl")
+    export.export(run, "trl")
     assert len(made) == 3 + 2, "the third part again, and the fourth"
-    exporting.export(run, "trl")
+    export.export(run, "trl")
     assert len(made) == 5
 
 
@@ -139,7 +140,7 @@ def test_one_part_is_held_at_a_time(run: Path, monkeypatch: pytest.MonkeyPatch) 
     import weakref
 
     alive: list[weakref.ref[object]] = []
-    real = exporting.Rows
+    real = export.Rows
 
     def rows(*arguments: object) -> object:
         assert not [each for each in alive if each() is not None]
@@ -147,21 +148,21 @@ def test_one_part_is_held_at_a_time(run: Path, monkeypatch: pytest.MonkeyPatch) 
         alive.append(weakref.ref(made))
         return made
 
-    monkeypatch.setattr(exporting, "Rows", rows)
+    monkeypatch.setattr(export, "Rows", rows)
     for name in EXPORTERS:
         alive.clear()
-        exporting.export(run, name)
+        export.export(run, name)
         assert len(alive) == 4
 
 
 def test_a_new_dataset_replaces_the_export_of_the_old_one(world: World, tmp_path: Path) -> None:
     place = tmp_path / "run"
     flow.run(config.validate(world.settings(method={"name": "random"})), place)
-    old = exports.load(exporting.export(place, "jsonl"))
+    old = exports.load(export.export(place, "jsonl"))
     flow.run(
         config.validate(world.settings(method={"name": "random"}, output={"mode": "filtered", "keep": 0.5})), place
     )
-    new = exports.load(exporting.export(place, "jsonl"))
+    new = exports.load(export.export(place, "jsonl"))
     assert old is not None
     assert new is not None
     assert (old["rows_out"], new["rows_out"]) == (60, 30)
@@ -172,7 +173,7 @@ def test_a_new_dataset_replaces_the_export_of_the_old_one(world: World, tmp_path
 def test_a_run_that_is_not_finished_is_refused(run: Path) -> None:
     (run / "manifest.json").unlink()
     with pytest.raises(ConfigError, match="no manifest"):
-        exporting.export(run, "hf")
+        export.export(run, "hf")
     assert not (run / "exports").exists()
 
 
@@ -181,18 +182,18 @@ def test_a_part_of_the_dataset_with_other_bytes_is_refused(run: Path) -> None:
     pq.write_table(pq.read_table(path), path)
     for name in ("hf", "trl"):
         with pytest.raises(IntegrityError, match="the bytes that were sealed"):
-            exporting.export(run, name)
+            export.export(run, name)
         assert not (run / "exports" / name).exists()
 
 
 def test_tokens_need_a_model(world: World, tmp_path: Path) -> None:
     run = flow.run(config.validate(world.settings(method={"name": "random"}, model=None)), tmp_path / "run")
     with pytest.raises(ModelError, match="no such section"):
-        exporting.export(run, "megatron")
+        export.export(run, "megatron")
 
 
 def test_the_masks_are_those_of_the_tokens_that_the_run_weighed(token_level: Path) -> None:
-    found = export_world.parquet(exporting.export(token_level, "trl"))
+    found = export_world.parquet(export.export(token_level, "trl"))
     weights = [
         row for row in tiny_world.written(token_level)["token_weight"].to_pylist() if any(each >= 0.5 for each in row)
     ]
@@ -206,9 +207,9 @@ def test_the_masks_are_those_of_the_tokens_that_the_run_weighed(token_level: Pat
 def test_a_resampled_dataset_has_no_weights_to_export(world: World, tmp_path: Path) -> None:
     changes = {"method": {"name": "random"}, "output": {"mode": "resampled", "rows": 90}}
     run = flow.run(config.validate(world.settings(**changes)), tmp_path / "run")
-    assert len(export_world.parquet(exporting.export(run, "axolotl"))) == 90
-    assert {*export_world.parquet(exporting.export(run, "trl"))[0]} == {"text"}
-    sampling = json.loads((exporting.export(run, "sampler") / "sampling.json").read_text())
+    assert len(export_world.parquet(export.export(run, "axolotl"))) == 90
+    assert {*export_world.parquet(export.export(run, "trl"))[0]} == {"text"}
+    sampling = json.loads((export.export(run, "sampler") / "sampling.json").read_text())
     assert sampling["probabilities"] == [1.0]
 
 
@@ -216,9 +217,9 @@ def test_datasets_reads_what_is_for_it(run: Path) -> None:
     import datasets
 
     for name in ("hf", "trl", "jsonl"):
-        found = datasets.load_dataset(str(exporting.export(run, name)), split="train")
+        found = datasets.load_dataset(str(export.export(run, name)), split="train")
         assert found["weight"] == tiny_world.written(run)["weight"].to_pylist()
-    place = exporting.export(run, "sampler")
+    place = export.export(run, "sampler")
     sampling = json.loads((place / "sampling.json").read_text())
     streams = [datasets.load_dataset(str(place), name, split="train", streaming=True) for name in sampling["configs"]]
     mixed = datasets.interleave_datasets(

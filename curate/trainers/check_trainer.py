@@ -16,9 +16,9 @@ import pyarrow as pa
 from torch import Tensor
 
 from curate.errors import ModelError
+from curate.exports.base import Layout, Rows, Tokenizer, Whole, weights_of
+from curate.exports.registry import EXPORTERS
 from curate.models import tiny
-from curate.sinks.exports.base import Layout, Rows, Tokenizer, Whole, weights_of
-from curate.sinks.exports.registry import EXPORTERS
 from curate.sinks.selection import ShardWeights
 from curate.storage import tables
 from curate.trainers.comparison import Observed, Verdict, gradient, judge, tokens_with_loss

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from curate import config
+from curate.exports.registry import EXPORTERS
 from curate.methods.registry import METHODS
-from curate.sinks.exports.registry import EXPORTERS
 
 HERE = Path(__file__).parent
 README = HERE.parents[1] / "README.md"

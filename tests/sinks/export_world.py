@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.sinks.exports.base import Layout, Made, Rows, Whole, weights_of
-from curate.sinks.exports.registry import EXPORTERS
+from curate.exports.base import Layout, Made, Rows, Whole, weights_of
+from curate.exports.registry import EXPORTERS
 from curate.sinks.selection import ShardWeights
 from curate.sources import tokens
 from curate.sources.config import PoolConfig

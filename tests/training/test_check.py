@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from curate.errors import ConfigError, ModelError
+from curate.exports.registry import EXPORTERS
 from curate.models import tiny
-from curate.sinks.exports.registry import EXPORTERS
 from curate.trainers import check_trainer
 from curate.trainers.comparison import Labelled, Observed, gradient, judge, steps, tokens_with_loss
 from curate.trainers.probes import registry

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from curate.errors import ConfigError
-from curate.sinks.exports.base import Exporter
+from curate.exports.base import Exporter
 
 
 @dataclass(frozen=True)

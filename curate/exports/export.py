@@ -12,14 +12,14 @@ from typing import Any
 import pyarrow as pa
 
 from curate.errors import ConfigError, IntegrityError
+from curate.exports.base import Exporter, Layout, Made, Rows, Whole, weights_of
+from curate.exports.registry import Entry, find
 from curate.manifest import commits, dataset, exports
 from curate.manifest.commits import Commit, PartRecord
 from curate.models import resolve
 from curate.models.loading import load_tokenizer
 from curate.reports.progress import Observer, Silent
 from curate.runs.job import Job, open_job
-from curate.sinks.exports.base import Exporter, Layout, Made, Rows, Whole, weights_of
-from curate.sinks.exports.registry import Entry, find
 from curate.sinks.selection import ShardWeights
 from curate.sources import tokens
 from curate.storage import atomic, lock, tables

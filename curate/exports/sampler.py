@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from curate.sinks.exports import buckets
-from curate.sinks.exports.base import Made, PartsOnly, Rows, text_file
+from curate.exports import buckets
+from curate.exports.base import Made, PartsOnly, Rows, text_file
 from curate.storage import tables
 from curate.storage.atomic import Part
 

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from curate.sinks.exports import buckets
-from curate.sinks.exports.base import Made, PartsOnly, Rows, text_file
+from curate.exports import buckets
+from curate.exports.base import Made, PartsOnly, Rows, text_file
 from curate.storage import atomic
 from curate.storage.atomic import Part
 

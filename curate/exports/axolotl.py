@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from curate.sinks.exports.base import Made, PartsOnly, Rows, chosen, parquet_name, text_file, turns
-from curate.sinks.exports.trl import masked, plain
+from curate.exports.base import Made, PartsOnly, Rows, chosen, parquet_name, text_file, turns
+from curate.exports.trl import masked, plain
 from curate.storage import tables
 from curate.storage.atomic import Part
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curate.sinks.exports.base import Made, PartsOnly, Rows, parquet_name
+from curate.exports.base import Made, PartsOnly, Rows, parquet_name
 from curate.storage import atomic
 from curate.storage.atomic import Part
 from curate.storage.fingerprint import sha256_file

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from curate.sinks.exports.base import LINES, Made, PartsOnly, Rows, chosen, turns, write_lines
+from curate.exports.base import LINES, Made, PartsOnly, Rows, chosen, turns, write_lines
 
 
 class Chat(PartsOnly, ABC):

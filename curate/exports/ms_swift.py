@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from curate.sinks.exports.base import Made, text_file
-from curate.sinks.exports.chat import Chat
+from curate.exports.base import Made, text_file
+from curate.exports.chat import Chat
 from curate.storage.atomic import Part
 
 ARGUMENTS = """\

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate.sinks.exports import buckets
-from curate.sinks.exports.base import WEIGHT, Made, PartsOnly, Rows, chosen, text_file, turns, with_weight
+from curate.exports import buckets
+from curate.exports.base import WEIGHT, Made, PartsOnly, Rows, chosen, text_file, turns, with_weight
 from curate.storage import atomic
 from curate.storage.atomic import Part
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from curate.sinks.exports.base import LINES, Made, PartsOnly, Rows, write_lines
+from curate.exports.base import LINES, Made, PartsOnly, Rows, write_lines
 
 
 class JsonLines(PartsOnly):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.sinks.exports.base import Made
+from curate.exports.base import Made
 
 OCTAVE = 8
 """Buckets between a weight and its double: a weight is less than a tenth off any other of its bucket, and off their mean."""

@@ -10,16 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from curate.sinks.exports.base import (
-    TOKEN_WEIGHT,
-    Made,
-    PartsOnly,
-    Rows,
-    Whole,
-    chosen,
-    parquet_name,
-    with_weight,
-)
+from curate.exports.base import TOKEN_WEIGHT, Made, PartsOnly, Rows, Whole, chosen, parquet_name, with_weight
 from curate.storage import tables
 
 
