@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from curate import cli, config
+from curate import config
+from curate.cli import main
 from curate.engine import flow
 from curate.errors import PublishError
 from curate.methods.registry import METHODS
@@ -68,7 +69,7 @@ def curate(
         monkeypatch.setattr(sys, "argv", ["curate", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            main.main()
         found = capsys.readouterr()
         code = end.value.code
         assert isinstance(code, int)
@@ -396,10 +397,10 @@ def test_an_interrupted_run_exits_130_with_the_command_that_resumes(curate, worl
 def test_debug_shows_the_traceback_and_only_then(world, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["curate", "run", str(tmp_path / "absent.yaml"), "--debug"])
     with pytest.raises(config.ConfigError):
-        cli.main()
+        main.main()
     monkeypatch.setattr(sys, "argv", ["curate", "--debug", "frobnicate"])
     with pytest.raises(Exception, match="No such command"):
-        cli.main()
+        main.main()
 
 
 def test_control_characters_in_an_error_are_escaped(curate, world, tmp_path):

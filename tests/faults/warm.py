@@ -43,7 +43,7 @@ def serve() -> None:
 
 def _import_everything() -> None:
     for name in (
-        "curate.cli",
+        "curate.cli.main",
         "curate.config",
         "curate.engine.flow",
         "curate.results.outcome",
@@ -60,7 +60,7 @@ def _start(request: dict[str, Any]) -> dict[str, int] | None:
     pid = os.fork()
     if pid:
         return {"pid": pid}
-    from curate.cli import main
+    from curate.cli.main import main
     from curate.results import outcome
 
     os.setpgid(0, 0)

@@ -15,13 +15,13 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from curate import config
+from curate.cli import tables as tables_shown
 from curate.engine import flow
 from curate.errors import ConfigError, ModelError
 from curate.manifest import commits, dataset, generations, plans
 from curate.manifest.verify import verify
 from curate.online.generate import online
 from curate.reports import generations as history
-from curate.reports import tables as tables_shown
 from curate.runs.job import open_job
 from curate.stages import excess_losses, proxy_states
 from curate.storage import tables

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from curate import trainer_verbs
+from curate.cli import trainers
 from curate.errors import ConfigError, CurateError
 from curate.executors import preload
 from curate.reports.figures import amount, size
@@ -102,8 +102,8 @@ def online(
 def plan(file: File, run_dir: Into = None, overrides: Set = None) -> None:
     """Estimate time, memory and disk of every stage; runs nothing."""
     from curate import config
+    from curate.cli import tables
     from curate.engine import plan as plans
-    from curate.reports import tables
 
     where = run_dir or Path("runs") / file.stem
     estimate = plans.plan(config.load(file, overrides), where)
@@ -165,8 +165,8 @@ def datamodelling_score(
 
     Settings are the `evaluation` section of the first run's pipeline. Small pools only: it trains SUBSETS x seeds models.
     """
+    from curate.cli import tables
     from curate.evaluation import evaluate, lds
-    from curate.reports import tables
     from curate.reports.progress import observer
 
     pipeline = evaluate.with_evaluation(sources[0], data=data, overrides=overrides or [])
@@ -229,8 +229,8 @@ def weigh(
     out.print(f"dataset  {where / 'dataset'}\nreport   {where / 'report.html'}", markup=False)
 
 
-app.command()(trainer_verbs.export)
-app.command(name="check-trainer")(trainer_verbs.check_trainer)
+app.command()(trainers.export)
+app.command(name="check-trainer")(trainers.check_trainer)
 
 
 @app.command()
@@ -239,7 +239,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Show it anew every second, until the end or Ctrl-C.")] = False,
 ) -> None:
     """Progress of a run: stage by stage, and online generation by generation."""
-    from curate.reports import tables
+    from curate.cli import tables
 
     if not watch:
         out.print(tables.progress(source))
@@ -274,7 +274,7 @@ def inspect(
     row: Annotated[str | None, typer.Option(metavar="ID", help="One sample, as shard:row.")] = None,
 ) -> None:
     """Samples with their weights, and why."""
-    from curate.reports import tables
+    from curate.cli import tables
     from curate.results import inspect as inspection
 
     if row is not None:
@@ -303,8 +303,8 @@ def publish(
     onto: Annotated[str | None, typer.Option(metavar="COMMIT", help="Replace what others put there at COMMIT.")] = None,
 ) -> None:
     """Put RUN's dataset on the Hub, verified hash by hash; again to resume, or to publish what is new."""
+    from curate.cli import tables
     from curate.hub.publish import publish as publish_run
-    from curate.reports import tables
     from curate.reports.progress import observer
 
     done = publish_run(source, repo_id, private=private, dry_run=dry_run, onto=onto, observer=observer(sys.stderr))
@@ -321,8 +321,8 @@ def publish(
 @app.command()
 def methods() -> None:
     """Methods with their papers and what they need."""
+    from curate.cli import tables
     from curate.methods.registry import METHODS
-    from curate.reports import tables
 
     columns = ("method", "needs", "paper", "what a weight means")
     table = tables.table(*columns, left=columns)
@@ -342,8 +342,8 @@ def schema() -> None:
 @app.command()
 def doctor(directory: Annotated[Path, typer.Argument(help="Where runs will be written.")] = Path()) -> None:
     """Check versions, devices, memory and the disk of this machine."""
-    from curate.doctor import checkup
-    from curate.reports import tables
+    from curate.cli import tables
+    from curate.cli.doctor import checkup
 
     table = tables.table("", "what", "found", left=("what", "found"))
     findings = checkup(directory)
