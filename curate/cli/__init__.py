@@ -1,1 +1,5 @@
-"""TODO."""
+"""The command line: parse, call, print."""
+
+from curate.cli.main import app, main
+
+__all__ = ["app", "main"]

@@ -56,11 +56,11 @@ def run(
     preload.start_for(file, overrides or [], where)
 
     from curate import config
-    from curate.engine import flow as pipeline
+    from curate.engine import flow
     from curate.engine.reuse import Reuse
     from curate.reports.progress import observer
 
-    pipeline.run(
+    flow.run(
         config.load(file, overrides),
         where,
         observer=observer(sys.stderr),
@@ -219,13 +219,12 @@ def weigh(
     its files are called and in whatever order they come; the rest is computed. RUN itself is not changed. A proxy that was
     warmed up on RUN's pool is kept as it is, also for a pool that has grown.
     """
-    from curate.engine import flow as pipeline
-    from curate.engine import rerun
+    from curate.engine import flow, rerun
     from curate.reports.progress import observer
 
     job, reuse = rerun.derive(source, pool=pool, target=target, method=method, overrides=overrides)
     where = run_dir or rerun.directory(source, pool=pool, target=target, method=method)
-    pipeline.run(job, where, observer=observer(sys.stderr), reuse=reuse)
+    flow.run(job, where, observer=observer(sys.stderr), reuse=reuse)
     out.print(f"dataset  {where / 'dataset'}\nreport   {where / 'report.html'}", markup=False)
 
 

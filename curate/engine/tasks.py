@@ -25,7 +25,7 @@ UNKNOWN = Extent()
 
 def perform(run_dir: str, stage: str, index: int) -> Commit:
     """Run one task of a stage and commit it; a task that is already committed is not run again."""
-    from curate.stages import work  # imported late: see early.WORK
+    from curate.stages import work  # imported late: see executors.preload.WORK
 
     return work.perform(run_dir, stage, index)
 

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from curate import config
 from curate.config import Pipeline
 from curate.config.evaluation import CONTROLS, Control, Learned
-from curate.engine import flow as pipeline
+from curate.engine import flow
 from curate.engine.reuse import Reuse
 from curate.errors import ConfigError
 from curate.evaluation import evaluate
@@ -112,7 +112,7 @@ def arena(file: Path, root: Path, *, observer: Observer | None = None) -> Evalua
     settings = load(file)
     prepared = {name: prepare(settings, file.parent / path, root / name) for name, path in settings.problems.items()}
     first = next(iter(prepared.values()))[0]
-    with lock.exclusive(root / ".lock"), pipeline.Crew(first.pipeline, observer) as crew:
+    with lock.exclusive(root / ".lock"), flow.Crew(first.pipeline, observer) as crew:
         problems = [_problem(settings, name, members, crew, observer) for name, members in prepared.items()]
     facts = evaluate.facts(open_contest(str(root / problems[0].name / "evaluation")))
     return EvaluationView(f"Arena {file.stem}", facts, problems)
@@ -148,12 +148,12 @@ def _features(entry: EntryConfig, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _problem(
-    settings: ArenaConfig, name: str, members: list[Prepared], crew: pipeline.Crew, observer: Observer
+    settings: ArenaConfig, name: str, members: list[Prepared], crew: flow.Crew, observer: Observer
 ) -> ProblemView:
     for place, member in enumerate(members, start=1):
         observer.note(f"{name}: {member.entry.label}, {place} of {len(members)}")
         earlier = next(_alike(member, members[: place - 1]), None)
-        pipeline.run(
+        flow.run(
             member.pipeline,
             member.run_dir,
             observer=observer,

@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
 import numpy as np
-import pyarrow as pa
 
 from curate.errors import DataError
 from curate.runs.job import Job
+from curate.runs.texts import row_keys, table_of, target_tables
 from curate.sources import base as sources
-from curate.sources import texts
 from curate.sources.base import Source
 from curate.sources.config import SourceConfig
 
 WHOLE = 1 << 31
 """Rows of a shard of the held-out data: a file is one shard."""
-
-
-def table_of(source: Source, shard_rows: int) -> pa.Table:
-    """All rows of a small source that was scanned for so many rows a shard."""
-    shards = sources.shards(source, shard_rows=shard_rows)
-    return pa.concat_tables([sources.read(shard, source.schema) for shard in shards])
-
-
-def row_keys(table: pa.Table, section: SourceConfig) -> dict[int, bytes]:
-    """Hash of the text of every usable row, by row."""
-    return {
-        row: hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for row, text in texts.texts(table, section)
-    }
-
-
-def target_tables(job: Job) -> list[tuple[pa.Table, SourceConfig]]:
-    """The rows of every target, with its section."""
-    pairs = zip(job.targets, job.pipeline.targets, strict=True)
-    size = job.pipeline.pool.shard_rows
-    return [(table_of(source, size).slice(0, section.max_rows), section) for source, section in pairs]
 
 
 def labelled(job: Job, label: Mapping[str, str | int | bool]) -> np.ndarray:

@@ -11,13 +11,14 @@ import numpy as np
 from curate.config import EvaluationConfig
 from curate.errors import DataError
 from curate.evaluation import arms
-from curate.evaluation.held_out import WHOLE, labelled, row_keys, table_of
+from curate.evaluation.held_out import WHOLE, labelled
 from curate.evaluation.token_weights import TokenWeights
 from curate.models.language_model import LanguageModel
+from curate.runs import batches
 from curate.runs.job import Job
 from curate.runs.pool_rows import PoolRows
+from curate.runs.texts import row_keys, table_of
 from curate.sources.base import Source
-from curate.stages import featurizing
 from curate.types import Batch
 
 ROUND = 8192
@@ -66,13 +67,13 @@ class TrainingRows:
             section = self.evaluation.data
             table = table_of(self.data, WHOLE)
             where = f"{section.section} ({section.path}), row {{}}".format
-            found = featurizing.tokenized(self.job, table, section, language_model, place=where)
+            found = batches.tokenized(self.job, table, section, language_model, place=where)
             usable = [row for row in found if row is not None]
             if not usable:
                 raise DataError(section.path, "no row with a token to predict", "at least one", "Name other rows.")
             generator = np.random.default_rng(0)
             budget = self.evaluation.batch_tokens
-            self._held_out = [*featurizing.mixed(usable, budget, packs=language_model.packs, generator=generator)]
+            self._held_out = [*batches.mixed(usable, budget, packs=language_model.packs, generator=generator)]
         return self._held_out
 
     def batches(
@@ -96,6 +97,6 @@ class TrainingRows:
             for start in range(0, len(usable), BLOCK):
                 block = usable[start : start + BLOCK]
                 rows = [row for _, row in block]
-                for batch in featurizing.mixed(rows, batch_tokens, packs=language_model.packs, generator=generator):
+                for batch in batches.mixed(rows, batch_tokens, packs=language_model.packs, generator=generator):
                     placed = replace(batch, rows=tuple(block[row][0] for row in batch.rows))
                     yield placed if token_weights is None else token_weights.applied(placed, mixture.rows)

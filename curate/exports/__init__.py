@@ -1,1 +1,1 @@
-"""TODO."""
+"""A finished dataset as one trainer reads it: one short module a trainer."""

@@ -40,7 +40,7 @@ def export(root: Path, name: str, *, observer: Observer | None = None) -> Path:
 
     Args:
         root: run directory.
-        name: of the trainer; `sinks/exports/registry.py` has them.
+        name: of the trainer; `exports/registry.py` has them.
         observer: hears about progress.
 
     Returns:

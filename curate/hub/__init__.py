@@ -1,1 +1,1 @@
-"""TODO."""
+"""A finished dataset on the Hub: what is sent, what is refused, what was verified."""

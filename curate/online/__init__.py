@@ -1,1 +1,1 @@
-"""TODO."""
+"""Weights that follow a model while it trains: generation by generation."""

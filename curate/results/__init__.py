@@ -1,1 +1,1 @@
-"""TODO."""
+"""What became of every sample of a pool."""

@@ -9,12 +9,12 @@ from functools import cached_property, partial
 import numpy as np
 import pyarrow as pa
 
-from curate.evaluation.held_out import row_keys, target_tables
 from curate.models.language_model import LanguageModel
+from curate.runs import batches
 from curate.runs.job import Job
+from curate.runs.texts import row_keys, target_tables
 from curate.sources.config import SourceConfig
 from curate.sources.tokens import Tokens
-from curate.stages import featurizing
 from curate.types import Shard
 
 KEPT = 1 << 16
@@ -100,7 +100,7 @@ class PoolRows:
     ) -> None:
         if not len(rows):
             return
-        found = featurizing.tokenized(self.job, table, section, language_model, place=place)
+        found = batches.tokenized(self.job, table, section, language_model, place=place)
         keys = row_keys(table, section) if self.excluded else {}
         for at, row in enumerate(rows.tolist()):
             self._rows[row] = None if keys.get(at) in self.excluded else found[at]

@@ -11,9 +11,9 @@ import torch
 
 from curate.errors import DataError
 from curate.models.pair import Pair
+from curate.runs import batches
 from curate.runs.job import Job
 from curate.sources.tokens import Tokens
-from curate.stages import featurizing
 from curate.training.paired import PairWeights
 from curate.types import Excess
 
@@ -25,7 +25,7 @@ def excess_losses(
 
     Args:
         pair: proxy and reference.
-        rows: as `featurizing.tokenized` gives them; None of a row that cannot be used.
+        rows: as `batches.tokenized` gives them; None of a row that cannot be used.
         token_budget: tokens of a batch.
         place: a row as messages name it.
 
@@ -34,7 +34,7 @@ def excess_losses(
     """
     lengths = torch.tensor([0 if row is None else len(row.ids) for row in rows], dtype=torch.int64)
     starts, values = lengths.cumsum(0) - lengths, torch.full((int(lengths.sum()),), torch.nan)
-    for batch in featurizing.laid_out(rows, token_budget, packed=pair.language_model.packs):
+    for batch in batches.laid_out(rows, token_budget, packed=pair.language_model.packs):
         found = pair.excess(batch).float().cpu()
         owners, columns = batch.predicted.nonzero(as_tuple=True)
         own = found[owners, columns]
@@ -49,7 +49,7 @@ def excess_losses(
 def of_shard(job: Job, index: int, pair: Pair) -> Excess:
     """Excess losses of one shard of the pool under a pair. Raises DataError, ModelError."""
     place = partial(job.place, index)
-    found = featurizing.tokenized(job, job.read(index), job.pipeline.pool, pair.language_model, place=place)
+    found = batches.tokenized(job, job.read(index), job.pipeline.pool, pair.language_model, place=place)
     budget = job.pipeline.loop.batch_tokens if job.pipeline.loop else 0
     return excess_losses(pair, found, token_budget=budget, place=place)
 

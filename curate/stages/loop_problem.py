@@ -18,10 +18,11 @@ from curate.models.language_model import LanguageModel
 from curate.models.losses import batch_token_losses, sample_losses
 from curate.models.pair import in_float32
 from curate.models.twin import Twin
+from curate.runs import batches
 from curate.runs.job import Job
 from curate.runs.pool_rows import PoolRows
 from curate.sources.tokens import Tokens
-from curate.stages import featurizing, proxy_states, weighting_models
+from curate.stages import proxy_states, weighting_models
 from curate.storage import atomic
 from curate.training.stream import Layout, Stream
 from curate.types import Batch
@@ -169,12 +170,12 @@ class StoredLoop:
     ) -> Iterator[Batch]:
         """Rows of a block in batches of like length."""
         packs, rows = self.language_model.packs, [found for _, found in block]
-        return _numbered(block, featurizing.mixed(rows, batch_tokens, packs=packs, generator=generator))
+        return _numbered(block, batches.mixed(rows, batch_tokens, packs=packs, generator=generator))
 
     def _drawn(self, block: list[tuple[int, Tokens]], batch_tokens: int) -> Iterator[Batch]:
         """Rows of a block in batches of all lengths, as they come."""
         rows = [found for _, found in block]
-        return _numbered(block, featurizing.drawn(rows, batch_tokens, packs=self.language_model.packs))
+        return _numbered(block, batches.drawn(rows, batch_tokens, packs=self.language_model.packs))
 
 
 def _numbered(block: list[tuple[int, Tokens]], batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -16,9 +16,10 @@ from curate.errors import DataError
 from curate.methods.base import State
 from curate.methods.excess import row_means
 from curate.methods.weighting_model import Readings, joined
+from curate.runs import batches
 from curate.runs.job import Job
 from curate.sources.tokens import Tokens
-from curate.stages import excess_losses, featurizing, proxy_states, weighting_models
+from curate.stages import excess_losses, proxy_states, weighting_models
 from curate.stages.weighting_models import Weigher
 from curate.training.modelled import Modelled
 from curate.training.paired import PairWeights
@@ -65,7 +66,7 @@ def of_shard(job: Job, index: int, state: State, *, stage: str, task: int, direc
         found = excess_losses.of_shard(job, index, proxy_states.pair(job, stage, task, directory))
         return Weighed(method.weigh(state, found), found.lengths.numpy(), "excess", row_means(found))
     weigher, place = weighting_models.load(job, stage, task, directory), partial(job.place, index)
-    rows = featurizing.tokenized(job, job.read(index), job.pipeline.pool, weigher.language_model, place=place)
+    rows = batches.tokenized(job, job.read(index), job.pipeline.pool, weigher.language_model, place=place)
     usable, read = _readings(weigher, rows, token_budget=job.pipeline.loop.batch_tokens if job.pipeline.loop else 0)
     values, weights = torch.full((len(rows),), torch.nan), torch.full((len(rows),), torch.nan, dtype=torch.float64)
     if read is not None:
@@ -82,7 +83,7 @@ def of_shard(job: Job, index: int, state: State, *, stage: str, task: int, direc
 def _readings(weigher: Weigher, rows: Sequence[Tokens | None], *, token_budget: int) -> tuple[Tensor, Readings | None]:
     """The rows that can be used [u], in the order in which they are read, and what is read of them."""
     places, found = list[int](), list[Readings]()
-    for batch in featurizing.laid_out(rows, token_budget, packed=weigher.language_model.packs):
+    for batch in batches.laid_out(rows, token_budget, packed=weigher.language_model.packs):
         places += batch.rows
         found.append(weigher.readings(batch))
     return torch.tensor(places, dtype=torch.int64), joined(found) if found else None

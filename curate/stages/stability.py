@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curate.evaluation.datamodel import rank_correlation
 from curate.features.settings import GradientsConfig
+from curate.methods.agreement import rank_correlation
 from curate.runs.job import Job, StoredProblem
 from curate.stages import featurizing
 from curate.types import Features

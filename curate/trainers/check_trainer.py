@@ -63,7 +63,7 @@ def check(name: str) -> Checked:
     """Take two steps with a trainer under some weights, then under others, and compare with a plain loop.
 
     Args:
-        name: of a probe; `training/probes/registry.py` has them.
+        name: of a probe; `trainers/probes/registry.py` has them.
 
     Raises:
         ConfigError: no such probe, or the trainer is not installed in this Python.

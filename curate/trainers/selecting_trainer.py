@@ -1,8 +1,8 @@
 """Selection inside the training step of Hugging Face's `Trainer`, and of trainers made from it, such as TRL's `SFTTrainer`.
 
-    class SelectingTrainer(Selecting, Trainer): ...
+    class Selecting(SelectingTrainer, Trainer): ...
 
-    trainer = SelectingTrainer(model=model, args=args, train_dataset=pool, ...)
+    trainer = Selecting(model=model, args=args, train_dataset=pool, ...)
     trainer.select(target_dataset)
     trainer.train()
 
@@ -21,7 +21,7 @@ from curate.errors import ConfigError
 from curate.trainers.selector import METHOD, Selector
 
 
-class Selecting:
+class SelectingTrainer:
     """A mixin for trainers with `compute_loss`; a batch of the training data loader is a batch of candidates.
 
     Gradient accumulation chooses from every batch by itself, and so does every process under DDP. The loss that is logged is

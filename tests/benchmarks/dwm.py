@@ -37,8 +37,9 @@ from curate.methods.batch import BatchWeigher, Learner, Tensors
 from curate.methods.dwm_loop import DwmLoop
 from curate.models import device, tensor_file
 from curate.reports.progress import Silent
+from curate.runs import batches
 from curate.runs.job import Job, open_job
-from curate.stages import featurizing, work
+from curate.stages import work
 from curate.stages.loop_problem import StoredLoop
 from curate.storage.paths import RunPaths
 from curate.training.loop import Training
@@ -146,10 +147,10 @@ def trained(job: Job, place: Place, weigher: BatchWeigher) -> dict[str, float]:
     training.run()
     seconds = {"seconds": time.process_time() - used, "wall": time.monotonic() - began}
     model = problem.language_model
-    rows = featurizing.tokenized(
+    rows = batches.tokenized(
         job, pq.read_table(place.folder / "evaluation.parquet"), job.pipeline.pool, model, place=str
     )
-    loss = held_out_loss(model, [*featurizing.laid_out(rows, 2048, packed=model.packs)])
+    loss = held_out_loss(model, [*batches.laid_out(rows, 2048, packed=model.packs)])
     parameters = sum(each.numel() for each in model.causal.parameters())
     return {"loss": loss, "tokens": training.tokens, "parameters": parameters, **seconds}
 

@@ -18,7 +18,7 @@ from curate.errors import ConfigError
 from curate.methods.registry import METHODS
 
 SMALLEST = "pool: {path: pool.parquet}\nmethod: {name: random}\n"
-PIPELINES = sorted((Path(__file__).parents[1] / "pipelines").glob("*.yaml"))
+PIPELINES = sorted((Path(__file__).parents[2] / "pipelines").glob("*.yaml"))
 VECTOR_READERS = [name for name, entry in METHODS.items() if entry.features == "gradients"]
 """Methods that compare any kind of vectors with the target's."""
 

@@ -21,8 +21,8 @@ from curate.errors import ConfigError, CurateError, IntegrityError
 from curate.exports import buckets
 from curate.exports.base import Made, turns, write_lines
 from curate.exports.registry import EXPORTERS, find
-from tests.sinks import export_world
-from tests.sinks.export_world import KINDS, Dataset
+from tests.exports import export_world
+from tests.exports.export_world import KINDS, Dataset
 
 WEIGHS_ROWS = ["text", "pairs", "messages"]
 

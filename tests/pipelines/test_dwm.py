@@ -102,7 +102,7 @@ def test_the_number_of_workers_and_the_cut_of_the_pool_change_no_weight(world: W
     state = tables.read_arrays(paths.state)
     one = model_weights.of_shard(job, 1, state, stage="fit", task=0, directory=paths.pair)
     weigher = model_weights.weighers.load(job, "fit", 0, paths.pair)
-    rows = model_weights.featurizing.tokenized(job, job.read(1), job.pipeline.pool, weigher.language_model, place=str)
+    rows = model_weights.batches.tokenized(job, job.read(1), job.pipeline.pool, weigher.language_model, place=str)
     for row in (0, 4, 9):
         _, read = model_weights._readings(weigher, [rows[row]], token_budget=10**6)
         assert read is not None

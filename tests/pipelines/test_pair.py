@@ -19,8 +19,9 @@ from curate.evaluation.comparison import result
 from curate.manifest import commits
 from curate.models.losses import batch_token_losses
 from curate.results import inspect
+from curate.runs import batches
 from curate.runs.job import open_job
-from curate.stages import excess_losses, featurizing, proxy_states
+from curate.stages import excess_losses, proxy_states
 from curate.storage import tables
 from curate.storage.paths import RunPaths
 from tests.pipelines import tiny_world
@@ -89,12 +90,12 @@ def test_what_is_weighed_by_is_a_double_forward_row_by_row(whole: Path) -> None:
     """Against one row after another in a batch of its own, through each model as its file has it."""
     job = open_job(str(whole))
     pair = proxy_states.pair(job, "fit", 0, job.paths.pair)
-    rows = featurizing.tokenized(job, job.read(1), job.pipeline.pool, pair.language_model, place=partial(job.place, 1))
+    rows = batches.tokenized(job, job.read(1), job.pipeline.pool, pair.language_model, place=partial(job.place, 1))
     found = excess_losses.of_shard(job, 1, pair)
     start = 0
     for row, length in zip(rows, found.lengths.tolist(), strict=True):
         assert row is not None
-        (batch,) = featurizing.laid_out([row], 10**6, packed=False)
+        (batch,) = batches.laid_out([row], 10**6, packed=False)
         with torch.no_grad():
             proxy = batch_token_losses(pair.language_model, batch)[0]
             with pair.reference.active():
@@ -112,7 +113,7 @@ def test_token_weights_are_aligned_with_the_tokens_and_average_to_the_row(whole:
     job = open_job(str(whole))
     model, place = proxy_states.pair(job, "fit", 0, job.paths.pair).language_model, str
     rows = [row for index in range(len(job.shards))
-            for row in featurizing.tokenized(job, job.read(index), job.pipeline.pool, model, place=place)]  # fmt: skip
+            for row in batches.tokenized(job, job.read(index), job.pipeline.pool, model, place=place)]  # fmt: skip
     weights = tiny_world.weights(whole)
     total = []
     for row, own, weight in zip(rows, lists(whole), weights, strict=True):

@@ -16,8 +16,8 @@ import curate
 from curate.errors import ConfigError
 from curate.loading.sampler import draw
 from curate.manifest import generations
+from tests.loading.streamed_run import SIZES, drawn, everywhere, finished, root, world
 from tests.manifest.generation_writer import weigh
-from tests.streamed_run import SIZES, drawn, everywhere, finished, root, world
 
 __all__ = ["finished", "root", "world"]
 

@@ -17,7 +17,7 @@ from transformers import DataCollatorWithFlattening, Trainer, TrainingArguments
 
 from curate.errors import ConfigError
 from curate.trainers.weighted_trainer import FACTORS, WeightedCollator, WeightedTrainer, laid_out
-from tests.training import weighted_world as world
+from tests.trainers import weighted_world as world
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,7 +88,7 @@ def test_two_processes_are_one(tokens: bool, tmp_path: Path) -> None:
 import sys, torch
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from tests.training import test_weighted_trainer as tests, weighted_world as world
+from tests.trainers import test_weighted_trainer as tests, weighted_world as world
 torch.set_num_threads(1)
 data = world.rows(tokens={tokens}, prompt=2)
 found = tests.trained(Path({str(tmp_path)!r}), data, gradient_accumulation_steps=2, ddp_backend="gloo")

@@ -18,9 +18,9 @@ import curate
 from curate.errors import ConfigError, IntegrityError
 from curate.loading.stream import Stream, found_ranks
 from curate.manifest import generations
+from tests.loading.streamed_run import SIZES, STARTS, drawn, everywhere, finished, root, shard_of, world
 from tests.manifest.generation_writer import begin, weigh
 from tests.pipelines import tiny_world
-from tests.streamed_run import SIZES, STARTS, drawn, everywhere, finished, root, shard_of, world
 
 __all__ = ["finished", "root", "world"]
 

@@ -19,9 +19,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArgu
 
 import curate
 from curate.manifest import generations
+from tests.loading.streamed_run import drawn, everywhere, finished, root, world
 from tests.manifest.generation_writer import weigh
 from tests.pipelines import tiny_world
-from tests.streamed_run import drawn, everywhere, finished, root, world
 
 __all__ = ["finished", "root", "world"]
 FORK = multiprocessing.get_context("fork")

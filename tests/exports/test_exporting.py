@@ -22,9 +22,9 @@ from curate.manifest import exports
 from curate.manifest.verify import verify
 from curate.storage import atomic, tables
 from curate.storage.paths import RunPaths
+from tests.exports import export_world
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World
-from tests.sinks import export_world
 
 LOOP = {"passes": 1, "batch_tokens": 400, "learning_rate": 3e-3, "steps": 2}
 

@@ -9,8 +9,8 @@ import pytest
 from torch.utils.data import DataLoader
 
 import curate
+from tests.loading.streamed_run import drawn, everywhere, finished, root, world
 from tests.manifest.generation_writer import weigh
-from tests.streamed_run import drawn, everywhere, finished, root, world
 
 __all__ = ["finished", "root", "world"]
 
