@@ -23,7 +23,7 @@ class Entry:
 
     def exporter(self) -> type[Exporter]:
         """The class that writes for it."""
-        return import_module(f"curate.sinks.exports.{self.module}").EXPORTER
+        return import_module(f"curate.exports.{self.module}").EXPORTER
 
 
 EXPORTERS = {
