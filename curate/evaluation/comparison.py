@@ -21,6 +21,7 @@ from curate.errors import IntegrityError
 from curate.evaluation.arms import Arm
 from curate.manifest import commits
 from curate.runs.job import Job, open_job
+from curate.runs.weights import written_weights
 from curate.storage import atomic
 from curate.storage.fingerprint import canonical, fingerprint
 
@@ -63,7 +64,7 @@ class Contest:
     def weights(self) -> dict[str, np.ndarray]:
         """Weights of the whole pool as they are written, float64 with NaN where a row was set aside, by run directory."""
         runs = {self.run, *(arm.run for arm in self.arms if arm.run is not None)}
-        return {run: np.concatenate([part.weights for part in open_job(run).written_weights()]) for run in sorted(runs)}
+        return {run: np.concatenate([part.weights for part in written_weights(open_job(run))]) for run in sorted(runs)}
 
     def token_level(self, arm: Arm) -> bool:
         """Whether an arm trains on tokens that count each for itself."""

@@ -28,6 +28,7 @@ from curate.methods.settings import LoopSettings
 from curate.reports.progress import Observer, Silent
 from curate.runs.job import Job, open_job
 from curate.sources import base as sources
+from curate.stages.stored import stored
 from curate.storage import atomic, lock, tables
 
 FORWARD = 1 / 3
@@ -183,7 +184,7 @@ def curation_passes(run_dir: str, parameters: int) -> float:
         return _size(job, parameters) * (passes + _warmup_passes(job, pool))
     if not (job.pipeline.reads_features and features.needs_model):
         return 0.0
-    pool = sum(int(counted.sum()) for index in range(len(job.shards)) if (counted := job.stored(index)[2]) is not None)
+    pool = sum(int(counted.sum()) for index in range(len(job.shards)) if (counted := stored(job, index)[2]) is not None)
     warmup = job.model_config.warmup
     states = warmup.checkpoints if warmup else 1
     passes = states if isinstance(features, GradientsConfig) else FORWARD
@@ -210,7 +211,9 @@ def _online_passes(job: Job) -> float:
         weighed += sum(shard.rows for shard in own)
         tokens += sum(each.facts["tokens"][shard.index] for shard in own)
     pool = rows * tokens / max(1, weighed)
-    trained = loop.passes * loop.work if job.online.follow is None else len(made) * loop.episode / max(1.0, pool)
+    online = job.pipeline.online
+    followed = online is not None and online.follow is not None
+    trained = len(made) * loop.episode / max(1.0, pool) if followed else loop.passes * loop.work
     return trained + loop.predictions * FORWARD * weighed / rows + _warmup_passes(job, pool)
 
 

@@ -18,6 +18,7 @@ from curate.evaluation.datamodel import with_interval
 from curate.evaluation.statistics import Interval
 from curate.reports.progress import Observer, Silent
 from curate.runs.job import open_job
+from curate.runs.weights import shard_weights
 from curate.storage import lock
 
 
@@ -87,7 +88,7 @@ def _loss(contest: Contest, arm: Arm) -> float:
 
 def _score(run: Path, rows: list[np.ndarray], losses: list[float]) -> Score:
     job = open_job(str(run.resolve()))
-    weights = np.nan_to_num(np.concatenate([part.weights for part in job.shard_weights()]).astype(np.float64))
+    weights = np.nan_to_num(np.concatenate([part.weights for part in shard_weights(job)]).astype(np.float64))
     logs = np.log(np.where(weights > 0, weights, 1.0))
     exponential = bool(np.all(weights[np.unique(np.concatenate(rows))] > 0))
     return Score(
