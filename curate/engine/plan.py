@@ -23,7 +23,7 @@ from curate.sources import base as sources
 from curate.sources import texts, tokens
 from curate.sources.base import Source
 from curate.stages.estimate import Estimate
-from curate.stages.stage import Scope, Stage
+from curate.stages.stage import Stage
 
 SAMPLE_ROWS = 200
 GEMM = 512
@@ -105,7 +105,7 @@ def plan(pipeline: Pipeline, run_dir: Path) -> Plan:
 def _planned(stage: Stage, estimate: Estimate, speed: float) -> StagePlan:
     """The estimate for one stage, on workers of so many float operations a second."""
     cost, tasks = stage.cost(estimate), estimate.tasks(stage.scope)
-    rows = {Scope.PER_TARGET: estimate.target_rows}.get(stage.scope, 0 if stage.name == "proxy" else estimate.rows)
+    rows = estimate.rows if cost.rows is None else cost.rows
     seconds = (cost.operations / (EFFICIENCY * speed) + cost.seconds) / estimate.abreast(stage.scope)
     shard = 4 * estimate.bytes_in // max(1, estimate.shards)
     memory = LIBRARIES + (shard if cost.memory is None else cost.memory)

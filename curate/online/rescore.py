@@ -66,7 +66,7 @@ def cost(estimate: Estimate) -> Cost:
     tokens = round(estimate.rescored * estimate.rows * estimate.tokens_per_row / max(1, estimate.shards))
     parameters = estimate.model.parameters
     operations = estimate.predictions * 2.0 * parameters * tokens
-    return Cost(tokens, operations, memory=8 * parameters, disk=16 * estimate.rows)
+    return Cost(tokens=tokens, operations=operations, memory=8 * parameters, disk=16 * estimate.rows)
 
 
 STAGE = Stage("rescore", Scope.PER_GENERATION_SHARD, ("twin",), work, cost=cost)

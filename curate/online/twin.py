@@ -84,7 +84,7 @@ def cost(estimate: Estimate) -> Cost:
         trained = round(estimate.rows * estimate.tokens_per_row * loop.passes)
         tokens = trained if online.follow is None else estimate.generations * loop.episode
     operations, disk = estimate.fit_operations(tokens), 32 * estimate.model.parameters
-    return Cost(tokens, operations, memory=estimate.fit_memory, disk=disk)
+    return Cost(tokens=tokens, operations=operations, memory=estimate.fit_memory, disk=disk)
 
 
 STAGE = Stage(

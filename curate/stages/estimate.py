@@ -122,7 +122,9 @@ class Estimate:
         """Features of so many rows, kept in a type."""
         tokens = round(rows * self.tokens_per_row) if isinstance(self.features, ProxyFeaturesConfig) else 0
         disk = rows * (encoding.row_bytes(dtype, self.dim) + 32)
-        return Cost(tokens, self._operations * self.model.parameters * tokens, memory=self._reader_memory, disk=disk)
+        return Cost(
+            rows, tokens, self._operations * self.model.parameters * tokens, memory=self._reader_memory, disk=disk
+        )
 
     def fit_operations(self, tokens: int) -> float:
         """Solving on the features, or training on so many tokens with the method in the loop."""

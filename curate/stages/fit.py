@@ -71,7 +71,7 @@ def cost(estimate: Estimate) -> Cost:
     loop = estimate.pipeline.loop
     tokens = 0 if loop is None else round(estimate.rows * estimate.tokens_per_row * loop.passes)
     disk = 4 * estimate.predictions * estimate.model.parameters or 4096
-    return Cost(tokens, estimate.fit_operations(tokens), memory=estimate.fit_memory, disk=disk)
+    return Cost(tokens=tokens, operations=estimate.fit_operations(tokens), memory=estimate.fit_memory, disk=disk)
 
 
 STAGE = Stage(

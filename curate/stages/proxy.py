@@ -147,7 +147,7 @@ def cost(estimate: Estimate) -> Cost:
     warmup, parameters = estimate.warmup, estimate.model.parameters
     tokens = warmup.tokens if warmup else 0
     memory = 16 * parameters + 12 * parameters * (estimate.checkpoints - 1)
-    return Cost(tokens, 6.0 * parameters * tokens, memory=memory, disk=12 * parameters * estimate.checkpoints)
+    return Cost(0, tokens, 6.0 * parameters * tokens, memory=memory, disk=12 * parameters * estimate.checkpoints)
 
 
 STAGE = Stage(

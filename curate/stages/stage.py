@@ -51,6 +51,8 @@ class Extent:
 class Cost:
     """What a stage costs a run, for `curate plan`."""
 
+    rows: int | None = None
+    """Rows that are read; None: those of the pool."""
     tokens: int = 0
     """Tokens that models read, over all tasks."""
     operations: float = 0.0

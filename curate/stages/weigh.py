@@ -109,7 +109,7 @@ def cost(estimate: Estimate) -> Cost:
     width = estimate.dim if estimate.pipeline.reads_features else 1
     operations = 20.0 * rows * width + predictions * 2.0 * parameters * tokens
     memory = 4 * estimate.pipeline.pool.shard_rows * estimate.dim + 4 * predictions * parameters
-    return Cost(tokens, operations, memory=memory, disk=12 * rows + estimate.token_weight_bytes)
+    return Cost(tokens=tokens, operations=operations, memory=memory, disk=12 * rows + estimate.token_weight_bytes)
 
 
 STAGE = Stage("weigh", Scope.PER_SHARD, ("fit",), work, identity=identity, cost=cost, reusable=True)
