@@ -1,5 +1,6 @@
 """`python -m curate` is the same as `curate`."""
 
-from curate.cli.main import main
+from curate.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

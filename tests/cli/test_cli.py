@@ -3,81 +3,24 @@
 from __future__ import annotations
 
 import json
-import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import jsonschema
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
-from curate import config
-from curate.cli import main
+from curate import cli, config
 from curate.engine import flow
-from curate.errors import PublishError
+from curate.errors import ConfigError, PublishError
 from curate.methods.registry import METHODS
 from curate.reports import progress
 from curate.storage import lock
 from tests.pipelines import tiny_world
-from tests.pipelines.tiny_world import World
 
 HOSTILE = "\x1b]0;owned\x07\u202eevil\r\n[red]\x9b2J"
-
-
-@dataclass(frozen=True)
-class Called:
-    """What one call of the command line left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    torch.set_num_threads(1)
-    return tiny_world.make(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="module")
-def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run that no test changes."""
-    return flow.run(config.validate(world.settings()), tmp_path_factory.mktemp("runs") / "tiny")
-
-
-@pytest.fixture
-def copy(finished: Path, tmp_path: Path) -> Path:
-    """The finished run again, for a test to change."""
-    return Path(shutil.copytree(finished, tmp_path / "copy"))
-
-
-@pytest.fixture
-def curate(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Iterator[Callable[..., Called]]:
-    """A function that calls the command line in this process and in `tmp_path`; an escaped exception fails the test."""
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Called:
-        monkeypatch.setattr(sys, "argv", ["curate", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main.main()
-        found = capsys.readouterr()
-        code = end.value.code
-        assert isinstance(code, int)
-        assert "Traceback" not in found.out + found.err
-        return Called(code, found.out, found.err)
-
-    yield call
-    signal.signal(signal.SIGTERM, before)
 
 
 # What every verb prints
@@ -396,11 +339,11 @@ def test_an_interrupted_run_exits_130_with_the_command_that_resumes(curate, worl
 
 def test_debug_shows_the_traceback_and_only_then(world, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["curate", "run", str(tmp_path / "absent.yaml"), "--debug"])
-    with pytest.raises(config.ConfigError):
-        main.main()
+    with pytest.raises(ConfigError):
+        cli.main()
     monkeypatch.setattr(sys, "argv", ["curate", "--debug", "frobnicate"])
     with pytest.raises(Exception, match="No such command"):
-        main.main()
+        cli.main()
 
 
 def test_control_characters_in_an_error_are_escaped(curate, world, tmp_path):
@@ -416,31 +359,7 @@ def test_a_terminal_gets_the_live_display(curate, world, tmp_path, monkeypatch):
     assert len(seen) == 1
 
 
-# What is imported
-
-
-PROBE = """
-import sys
-from curate import cli
-sys.argv = ["curate", *sys.argv[1:]]
-try:
-    cli.main()
-finally:
-    heavy = sorted({name.split(".")[0] for name in sys.modules} & {"torch", "transformers", "datasets", "distributed"})
-    print("heavy:", *heavy)
-"""
-
-
-@pytest.mark.parametrize("verb", ["status", "verify", "report", "inspect", "methods", "--help"])
-def test_verbs_that_only_read_never_import_torch(finished, verb):
-    arguments = [] if verb in ("methods", "--help") else [str(finished)]
-    found = subprocess.run([sys.executable, "-c", PROBE, verb, *arguments], capture_output=True, text=True, check=True)
-    assert found.stdout.splitlines()[-1] == "heavy:"
-
-
-def test_the_module_is_the_same_command():
-    found = subprocess.run([sys.executable, "-m", "curate", "methods"], capture_output=True, text=True, check=True)
-    assert found.stdout.startswith("method ")
+# Streams
 
 
 def test_a_reader_that_stops_reading_gets_no_traceback(finished):

@@ -18,8 +18,7 @@ import torch
 from typer.testing import CliRunner
 
 import curate
-from curate import config
-from curate.cli import main
+from curate import cli, config
 from curate.engine import flow, inputs, rerun
 from curate.engine.reuse import Reuse, difference
 from curate.errors import ConfigError, DataError, IntegrityError
@@ -556,14 +555,14 @@ def test_fingerprints_of_a_proxy_name_the_pool_only_if_it_is_warmed_up(world, ho
 
 def test_the_command_line_links_and_says_so(home, world, tmp_path):
     write(home / "pool" / "a.parquet", 200)
-    called = CliRunner().invoke(main.app, ["weigh", str(home / "plain"), "--pool", grow(home)])
+    called = CliRunner().invoke(cli.app, ["weigh", str(home / "plain"), "--pool", grow(home)])
     assert called.exit_code == 0, called.output
     assert f"linked 3 of 5 shards' features from {home / 'plain'}; 2 to compute" in called.stderr
     assert called.stdout.startswith(f"dataset  {home / 'plain-pool' / 'dataset'}")
     file = tmp_path / "mine.yaml"
     file.write_text(json.dumps(settings(world, home / "pool", method={"name": "less"})))
     options = ["--reuse", str(home / "plain-pool"), "--run-dir", str(home / "new")]
-    called = CliRunner().invoke(main.app, ["run", str(file), *options])
+    called = CliRunner().invoke(cli.app, ["run", str(file), *options])
     assert called.exit_code == 0, called.output
     assert f"linked 5 of 5 shards' features from {home / 'plain-pool'}; 0 to compute" in called.stderr
 

@@ -18,8 +18,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from curate import config
-from curate.cli import main
+from curate import cli, config
 from curate.engine import flow
 from curate.errors import ConfigError, DataError, ModelError, ResourceError
 from curate.evaluation import evaluate
@@ -58,7 +57,7 @@ def run_dir(world: World) -> Path:
 
 
 def invoke(*words: str) -> str:
-    found = CliRunner().invoke(main.app, [*words], catch_exceptions=False)
+    found = CliRunner().invoke(cli.app, [*words], catch_exceptions=False)
     assert found.exit_code == 0, found.output
     return found.output
 
@@ -249,7 +248,7 @@ def test_a_wrong_arena_file_is_named(world: World, tmp_path: Path, content: dict
     world.file(tmp_path / "tiny.yaml", evaluation=section(world))
     file = tmp_path / "arena.yaml"
     file.write_text(json.dumps(content))
-    found = CliRunner().invoke(main.app, ["arena", str(file), "--run-dir", str(tmp_path / "a")])
+    found = CliRunner().invoke(cli.app, ["arena", str(file), "--run-dir", str(tmp_path / "a")])
     assert isinstance(found.exception, ConfigError)
     assert place in str(found.exception)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from curate.errors import ConfigError
-from curate.trainers.comparison import Probe
+
+if TYPE_CHECKING:  # the shell completes names of trainers: it waits for no library
+    from curate.trainers.comparison import Probe
 
 
 @dataclass(frozen=True)
