@@ -20,7 +20,6 @@ from curate.reports.figures import size
 from curate.reports.generations import lines
 from curate.reports.preferences import Preference, preferences
 from curate.results.status import status
-from curate.runs.weights import labels, selected
 from curate.sinks.selection import Counts, Floats, Selection, counts
 from curate.storage import atomic, tables
 from curate.storage.paths import RunPaths
@@ -82,6 +81,7 @@ def _copies(root: Path, paths: RunPaths) -> Callable[[int, Floats], Counts]:
     if chosen.mode == "weighted" or (change["cap"] is None and not change["groups"]):
         return partial(counts, chosen)
     from curate.runs.job import open_job  # groups are read from the pool; nothing else here needs it, or torch
+    from curate.runs.weights import labels, selected
 
     job = open_job(str(root))
     return lambda index, learned: counts(chosen, index, selected(job)[1].apply(learned, labels(job, index)))
