@@ -62,7 +62,7 @@ def texts(home: Path) -> None:
     lines(home / "pool.jsonl", (dict(zip(pool, row, strict=True)) for row in zip(*pool.values(), strict=True)))
     lines(home / "target.jsonl", ({"text": tiny_world.animal(n)} for n in range(1000, 1016, 2)))
     lines(home / "held_out.jsonl", ({"text": tiny_world.animal(n)} for n in range(2000, 2032, 2)))
-    tiny_world.write_model(home / "model", "llama")
+    model(home / "model")
 
 
 def chats(home: Path) -> None:
@@ -70,7 +70,14 @@ def chats(home: Path) -> None:
     lines(home / "chats.jsonl", map(chat, tiny_world.texts(POOL_ROWS)))
     lines(home / "target_chats.jsonl", (chat(tiny_world.animal(n)) for n in range(1000, 1016, 2)))
     lines(home / "held_out_chats.jsonl", (chat(tiny_world.animal(n)) for n in range(2000, 2032, 2)))
-    tiny_world.write_model(home / "model", "llama")
+    model(home / "model")
+
+
+def model(place: Path) -> None:
+    """A tiny Llama with room for texts as long as pages name; rotary positions need no weights."""
+    tiny_world.write_model(place, "llama")
+    file = place / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_position_embeddings": 2048}))
 
 
 def finished(home: Path) -> None:
