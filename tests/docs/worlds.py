@@ -130,7 +130,12 @@ def environment(name: str) -> Iterator[dict[str, str]]:
         yield {}
         return
     with serving(Hub(tokens={TOKEN: "me"})) as hub:
-        yield {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+        yield client_of(hub)
+
+
+def client_of(hub: Hub) -> dict[str, str]:
+    """The variables with which a client talks to a Hub on loopback."""
+    return {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
 
 
 def chat(text: str) -> dict[str, Any]:

@@ -1,39 +1,42 @@
-"""The README's section about publishing: its commands, against the loopback Hub."""
+"""The page about publishing: what its commands leave on the Hub, and that it names what the search for secrets finds."""
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-from curate.sinks.secrets import KINDS
-from tests.hub.conftest import TOKEN, local, published
-from tests.hub.server import Hub
+import pytest
 
-ROOT = Path(__file__).parents[2]
-SECTION = (ROOT / "README.md").read_text().split("\n## Publish\n")[1].split("\n## ")[0]
+from docs.generate.names import module
+from tests.docs import pages, worlds
+from tests.docs.running import Session
+from tests.hub.conftest import local, published
+from tests.hub.server import Hub, serving
 
-
-def test_the_commands_do_what_the_section_says(hub: Hub, finished: Path, tmp_path: Path):
-    shutil.copytree(finished, tmp_path / "runs" / "quickstart")
-    hub.tokens[TOKEN] = "me"
-    commands = re.findall(r"^\$ curate (.+)$", SECTION, re.MULTILINE)
-    assert len(commands) == 2
-    environment = {**os.environ, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "PYTHONPATH": str(ROOT)}
-    for command in commands:
-        assert "me/weighted" not in hub.repositories
-        line = [sys.executable, "-m", "curate", *shlex.split(command)]
-        done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-    assert hub.repositories["me/weighted"].private
-    assert published(hub, "me/weighted") == local(tmp_path / "runs" / "quickstart")
+PAGE = "docs/how-to/publish.md"
 
 
-def test_every_kind_of_secret_is_named():
-    words = {word for kind in KINDS for word in re.findall(r"[A-Z]\w+", kind)}
-    assert {word for word in words if word not in SECTION} == set()
-    assert "private keys" in SECTION
+@pytest.mark.timeout(300)
+def test_the_commands_do_what_the_page_says(tmp_path: Path) -> None:
+    page = pages.read(PAGE)
+    home, made = tmp_path / "home", tmp_path / "worlds"
+    made.mkdir()
+    worlds.copied(page.world, home, made)
+    publish = [block for block in page.fast if "curate publish" in block.text]
+    commands = [command for block in publish for command in block.commands]
+    assert "--dry-run" in commands[0]
+    with serving(Hub(tokens={worlds.TOKEN: "me"})) as hub:
+        session = Session(page, home, worlds.client_of(hub))
+        session.command(commands[0], 0)
+        assert not hub.repositories
+        session.run(tuple(publish))
+    [name] = hub.repositories
+    assert hub.repositories[name].private
+    assert published(hub, name) == local(home / "runs" / "mine")
+
+
+def test_every_kind_of_secret_is_named() -> None:
+    text = (pages.ROOT / PAGE).read_text()
+    words = {word for kind in module("secrets").KINDS for word in re.findall(r"[A-Z]\w+", kind)}
+    assert {word for word in words if word not in text} == set()
+    assert "private keys" in text
