@@ -37,12 +37,15 @@ nitpick_ignore_regex = [
     ("py:.*", r"curate\..*"),
 ]
 
+default_role = "literal"  # docstrings write code as Markdown does
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
+
+smartquotes = False  # a command is shown as it is typed
 
 html_theme = "furo"
 html_title = "curate"
