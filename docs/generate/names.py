@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-MOVED = find_spec("curate.methods") is not None
+import curate
+
+MOVED = (Path(curate.__file__).parent / "methods").is_dir()
 """Whether modules stand where they are going to be; once they do, the first of each pair below can go."""
 
 
@@ -22,7 +24,8 @@ MODULES = {
     "methods": _now("curate.registry", "curate.methods.registry"),
     "exports": _now("curate.sinks.exports.registry", "curate.exports.registry"),
     "secrets": _now("curate.sinks.secrets", "curate.hub.secrets"),
-    "outcome": _now("curate.outcome", "curate.results.outcome"),
+    "executors": "curate.executors.base",
+    "preload": _now("curate.early", "curate.executors.preload"),
 }
 """What a module is called here → its path."""
 

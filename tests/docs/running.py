@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from docs.generate import names
+from tests.docs.commands import Warm, surroundings
 from tests.docs.pages import ROOT, Block, Page, PageError
 
 PRELUDES = Path(__file__).parent / "preludes"
@@ -40,6 +40,7 @@ class Session:
 
     Attributes:
         environment: variables beside those of this process.
+        warm: runs `curate` and snippets, where they need not begin in a process of their own.
         exports: `export` commands of the page so far, which later commands see.
         named: blocks so far that needed a prelude of their own.
     """
@@ -50,6 +51,7 @@ class Session:
     exports: list[str] = field(default_factory=list)
     named: int = 0
     counts: Counts = field(default_factory=Counts)
+    warm: Warm | None = None
 
     def run(self, blocks: tuple[Block, ...]) -> Counts:
         """All of them, in order.
@@ -109,7 +111,8 @@ class Session:
         """A snippet as a script of its own, after its prelude if it has one."""
         script = self.directory / f".snippet-{block.line}.py"
         script.write_text(self.prelude(block) + block.text)
-        self.call([sys.executable, script.name], 0, block.text)
+        python = self.warm.bin / "snippet" if self.warm else sys.executable
+        self.call([str(python), script.name], 0, block.text)
         self.counts.snippets += 1
 
     def prelude(self, block: Block) -> str:
@@ -127,8 +130,9 @@ class Session:
 
     def call(self, line: list[str], code: int, said: str) -> None:
         """Run a program; its exit code must be the one expected, and it may not print a traceback."""
+        environment = surroundings() | (self.warm.environment if self.warm else {}) | self.environment
         done = subprocess.run(
-            line, cwd=self.directory, env=surroundings() | self.environment, capture_output=True, text=True,
+            line, cwd=self.directory, env=environment, capture_output=True, text=True,
             timeout=SECONDS, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         told = done.stdout + done.stderr
@@ -136,13 +140,6 @@ class Session:
             raise PageError(f"ends with {done.returncode}, not {code}:\n{said}\n{told[-4000:]}")
         if code and "Traceback" in told:
             raise PageError(f"ends with a traceback:\n{said}\n{told[-4000:]}")
-
-
-def surroundings() -> dict[str, str]:
-    """This process's environment, with its Python and this repository's curate first, and no network."""
-    own = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "PATH": own, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "TERM": "dumb"}
 
 
 def check_syntax(block: Block) -> None:

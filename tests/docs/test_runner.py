@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs import pages, worlds
+from tests.docs.commands import Warm
 from tests.docs.pages import PageError
 from tests.docs.running import Counts, Session
 
@@ -92,6 +93,32 @@ srun
 ```
 """
     assert run(text, tmp_path) == Counts(commands=3, snippets=2, shown=1)
+
+
+def test_a_warm_command_has_the_directory_environment_streams_and_exit_code_of_its_page(
+    warm: Warm, tmp_path: Path
+) -> None:
+    text = """
+```console
+$ curate methods | grep -c uniform > found.txt
+```
+```python
+import os, sys
+print(os.getcwd(), os.environ["PATH"].split(":")[0], file=open("seen.txt", "w"))
+```
+<!-- test: exit=2 -->
+```console
+$ curate plan nothing.yaml 2> told.txt
+```
+"""
+    page = pages.parsed("page.md", text)
+    assert Session(page, tmp_path, warm=warm).run(page.blocks) == Counts(commands=2, snippets=1)
+    assert (tmp_path / "found.txt").read_text() == "1\n"
+    assert (tmp_path / "seen.txt").read_text().split() == [str(tmp_path), str(warm.bin)]
+    assert "ConfigError" in (tmp_path / "told.txt").read_text()
+    wrong = pages.parsed("page.md", "```python\nraise SystemExit('no')\n```")
+    with pytest.raises(PageError, match=r"ends with 1, not 0:\n(.|\n)*no"):
+        Session(wrong, tmp_path, warm=warm).run(wrong.blocks)
 
 
 def test_what_follows_a_slow_block_is_slow() -> None:

@@ -22,8 +22,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.docs.commands import surroundings
 from tests.docs.pages import ROOT, PageError
-from tests.docs.running import surroundings
 from tests.hub.server import Hub, serving
 from tests.pipelines import tiny_world
 
