@@ -34,7 +34,7 @@ suppress_warnings = []
 nitpick_ignore_regex = [
     # Types of other packages and of private modules appear in signatures; their pages are not on this site.
     ("py:.*", r"(?!curate\.).*"),
-    ("py:.*", r"curate\..*"),
+
 ]
 
 default_role = "literal"  # docstrings write code as Markdown does
