@@ -6,16 +6,17 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate import again, config, pipeline
+from curate import config
 from curate.config import Pipeline
+from curate.engine import flow, rerun
+from curate.engine.reuse import Reuse
 from curate.errors import ConfigError
+from curate.loading.sampler import WeightedSampler
+from curate.loading.stream import Stream, stream
 from curate.manifest import dataset
 from curate.reports.frames import weights
 from curate.reports.progress import Observer
-from curate.reuse import Reuse
-from curate.sampling import WeightedSampler
 from curate.storage.paths import RunPaths
-from curate.streaming import Stream, stream
 
 if TYPE_CHECKING:
     import datasets
@@ -73,9 +74,9 @@ class Run:
             CurateError: of the kind that says what went wrong.
         """
         places = {name: str(path) if path is not None else None for name, path in (("pool", pool), ("target", target))}
-        job, reuse = again.derive(self.path, method=method, overrides=overrides, **places)
-        path = Path(run_dir) if run_dir is not None else again.directory(self.path, method=method, **places)
-        return Run(pipeline.run(job, path, observer=observer, reuse=reuse))
+        job, reuse = rerun.derive(self.path, method=method, overrides=overrides, **places)
+        path = Path(run_dir) if run_dir is not None else rerun.directory(self.path, method=method, **places)
+        return Run(flow.run(job, path, observer=observer, reuse=reuse))
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -115,5 +116,5 @@ def run(
         job, name = config.validate(content), "run"
     path = Path(run_dir) if run_dir is not None else Path("runs") / name
     earlier = Reuse(Path(reuse)) if reuse is not None else None
-    done = pipeline.run(job, path, observer=observer, allow_environment_change=allow_environment_change, reuse=earlier)
+    done = flow.run(job, path, observer=observer, allow_environment_change=allow_environment_change, reuse=earlier)
     return Run(done)

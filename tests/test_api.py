@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -174,3 +175,18 @@ def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no attribute 'rum'"):
         curate.rum  # noqa: B018 - the access is the test
     assert {"Pipeline", "Run", "run"} <= set(curate.__all__)
+
+
+@pytest.mark.parametrize(
+    ("old", "name", "new"),
+    [
+        ("weighted_trainer", "WeightedTrainer", "WeightedTrainer"),
+        ("selecting", "Selector", "Selector"),
+        ("huggingface_selecting", "Selecting", "SelectingTrainer"),
+    ],
+)
+def test_a_path_that_the_documentation_named_still_works_and_says_where_the_name_is_now(old, name, new):
+    sys.modules.pop(f"curate.training.{old}", None)
+    with pytest.warns(FutureWarning, match=f"from curate import {new}"):
+        module = importlib.import_module(f"curate.training.{old}")
+    assert getattr(module, name) is getattr(curate, new)

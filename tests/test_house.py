@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 import curate
 from curate.features.settings import KINDS
-from curate.registry import METHODS
+from curate.methods.registry import METHODS
 from curate.types import Section
 from tests.contracts import test_weights_contract
 from tests.contracts.test_batch_weighers import WEIGHERS
@@ -274,7 +274,7 @@ def test_every_method_file_is_registered():
     found = {
         module.__name__
         for module in modules()
-        if module.__name__.startswith("curate.weights.") and hasattr(module, "METHOD")
+        if module.__name__.startswith("curate.methods.") and hasattr(module, "METHOD")
     }
     assert found == {entry.module for entry in METHODS.values()}
 
@@ -285,6 +285,6 @@ def test_every_module_can_be_imported_alone():
 
 def test_the_process_that_hands_tasks_out_loads_no_model_library():
     """They take seconds to import, which its workers do meanwhile."""
-    ask = "import sys, curate.api, curate.online; print(*sorted({'transformers', 'peft'} & set(sys.modules)))"
+    ask = "import sys, curate.api, curate.online.generate; print(*sorted({'transformers', 'peft'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []

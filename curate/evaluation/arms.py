@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from curate.evaluation.settings import JudgeSettings, Use
+from curate.config.evaluation import JudgeSettings, Use
 from curate.evaluation.statistics import effective_sample_size
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from curate.evaluation.statistics import Interval
+from curate.methods.agreement import rank_correlation
 
 RESAMPLES = 2000
 
@@ -28,14 +29,6 @@ def datamodelling_score(predicted: Sequence[float], losses: Sequence[float]) -> 
     return rank_correlation(np.asarray(predicted, float), -np.asarray(losses, float))
 
 
-def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's rank correlation of two vectors [n]; 0 if one of them is constant."""
-    one, other = _ranks(one), _ranks(other)
-    one, other = one - one.mean(), other - other.mean()
-    scale = float(np.sqrt((one @ one) * (other @ other)))
-    return float(one @ other) / scale if scale else 0.0
-
-
 def with_interval(predicted: Sequence[float], losses: Sequence[float], *, seed: int = 0) -> Interval:
     """LDS with the middle 95 % of what it is on subsets drawn again with replacement (percentile bootstrap)."""
     generator = np.random.default_rng(seed)
@@ -43,10 +36,3 @@ def with_interval(predicted: Sequence[float], losses: Sequence[float], *, seed: 
     draws = generator.integers(len(one), size=(RESAMPLES, len(one)))
     low, high = np.quantile([rank_correlation(one[draw], -other[draw]) for draw in draws], [0.025, 0.975])
     return Interval(rank_correlation(one, -other), float(low), float(high))
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1, equal values sharing the mean of theirs."""
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return (ends - (counts - 1) / 2)[group]

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from curate.config.evaluation import JudgeSettings
 from curate.errors import ModelError
-from curate.evaluation.settings import JudgeSettings
 from curate.models.base import WarmupSettings
 from curate.models.language_model import LanguageModel
 from curate.models.losses import batch_token_losses, sample_losses

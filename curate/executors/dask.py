@@ -19,9 +19,9 @@ from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, as_com
 from distributed.scheduler import NoValidWorkerError
 from distributed.utils import get_mp_context
 
-from curate import early
 from curate.errors import ConfigError, ResourceError
 from curate.executors.base import ClusterConfig, cores
+from curate.executors.preload import FORKED, WORKER_ENVIRONMENT, start
 
 WINDOW = 4
 """Tasks submitted ahead, per worker: enough to keep workers busy, few enough that memory does not grow with the pool."""
@@ -143,11 +143,11 @@ class _PoisonError(ResourceError):
 
 def _embedded(config: ClusterConfig, gpus: int, preload: Sequence[str]) -> LocalCluster:
     workers = (gpus or cores()) if config.workers == "auto" else config.workers
-    dask.config.set({"distributed.nanny.pre-spawn-environ": early.WORKER_ENVIRONMENT})
-    if early.FORKED:
+    dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT})
+    if FORKED:
         dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
         get_mp_context()  # sets Dask's own preloads, once; ours come after
-        early.start(preload)
+        start(preload)
     return LocalCluster(
         n_workers=workers,
         threads_per_worker=1,

@@ -1,73 +1,13 @@
-"""Selection inside the training step of Hugging Face's `Trainer`, and of trainers made from it, such as TRL's `SFTTrainer`.
+"""Moved: `curate.SelectingTrainer`. This path works for one more release."""
 
-    class SelectingTrainer(Selecting, Trainer): ...
+import warnings
 
-    trainer = SelectingTrainer(model=model, args=args, train_dataset=pool, ...)
-    trainer.select(target_dataset)
-    trainer.train()
+from curate.trainers.selecting_trainer import SelectingTrainer as Selecting
 
-Nothing of transformers is imported here: the mixin stands before a class that the user brings.
-"""
+__all__ = ["Selecting"]
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
-from torch.utils.data import DataLoader
-
-from curate.errors import ConfigError
-from curate.training.selecting import METHOD, Selector
-
-
-class Selecting:
-    """A mixin for trainers with `compute_loss`; a batch of the training data loader is a batch of candidates.
-
-    Gradient accumulation chooses from every batch by itself, and so does every process under DDP. The loss that is logged is
-    that of what was chosen. Evaluation is the trainer's own. Under automatic mixed precision the batch runs in the parameters'
-    own type.
-    """
-
-    _selector: Selector | None = None
-    _selection: tuple[Any, Mapping[str, Any], bool] | None = None
-
-    def select(
-        self, targets: Any, *, method: Mapping[str, Any] = METHOD, batch_size: int | None = None, pack: bool = False
-    ) -> None:
-        """Choose from every batch for a target.
-
-        Args:
-            targets: the target as a dataset with the columns of the training data, tokenised like it.
-            method: a `method` section as in a pipeline file.
-            batch_size: rows of the target that its gradient is read from each time; by default the trainer's batch size.
-            pack: run rows without padding, where the model can.
-        """
-        size = batch_size or self.args.train_batch_size  # pyright: ignore[reportAttributeAccessIssue]
-        collate = self.data_collator  # pyright: ignore[reportAttributeAccessIssue]
-        loader = DataLoader(targets, batch_size=size, shuffle=True, collate_fn=collate)
-        self._selection, self._selector = (loader, method, pack), None
-
-    def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Tensor | tuple[Tensor, Any]:
-        """The loss of what is chosen; while the model is evaluated, the trainer's own."""
-        if not model.training:
-            return super().compute_loss(  # pyright: ignore[reportAttributeAccessIssue]
-                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
-            )
-        self.loss_is_scaled_for_ga = (
-            False  # a mean over the batch: the trainer divides it by the batches that it adds up
-        )
-        loss = self.selector(model).loss(inputs)
-        return (loss, {"loss": loss.detach()}) if return_outputs else loss
-
-    def selector(self, model: Any) -> Selector:
-        """What chooses; made at the first step, when the trainer has its optimizer. Raises ConfigError."""
-        if self._selector is None:
-            if self._selection is None:
-                raise ConfigError("trainer", "no target", "a call of select(...) before train()", "Call it.")
-            loader, method, pack = self._selection
-            optimizer = self.optimizer  # pyright: ignore[reportAttributeAccessIssue]
-            self._selector = Selector(model, optimizer, loader, method=method, pack=pack)
-        return self._selector
+warnings.warn(
+    "curate.training.huggingface_selecting has moved: write `from curate import SelectingTrainer`",
+    FutureWarning,
+    stacklevel=2,
+)

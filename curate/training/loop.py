@@ -16,6 +16,9 @@ from torch import Tensor
 
 from curate.bilevel.feasible import effective_share, softmax_weights, tempered
 from curate.errors import ModelError
+from curate.methods.base import State, on_valid_rows
+from curate.methods.batch import BatchWeigher, Learner, Tensors
+from curate.methods.settings import LoopSettings
 from curate.models.descent import Descent
 from curate.models.language_model import LanguageModel
 from curate.models.twin import Twin
@@ -23,9 +26,6 @@ from curate.models.warmup import learning_rate_factor
 from curate.training.measured import MeasuredGradients
 from curate.training.stream import Place, Stream
 from curate.types import Batch, Features
-from curate.weights.base import State, on_valid_rows
-from curate.weights.batch import BatchWeigher, Learner, Tensors
-from curate.weights.settings import LoopSettings
 
 
 class LoopProblem(Protocol):

@@ -7,10 +7,10 @@ from torch import Tensor
 from curate.gradients.along import mean_gradient
 from curate.gradients.candidates import Candidates, candidates
 from curate.gradients.metric import Optimizer, metrics
+from curate.methods.batch import Reading
 from curate.models.language_model import LanguageModel
 from curate.models.layers import captured_layers
 from curate.types import Batch
-from curate.weights.batch import Reading
 
 
 class MeasuredGradients:

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from curate.methods.base import State
+from curate.methods.dwm import Dwm
+from curate.methods.dwm_loop import DwmLoop
+from curate.methods.settings import LoopSettings
+from curate.methods.weighting_model import Readings, WeightingModel, joined, logits_in_company
 from curate.training.loop import LoopProblem, Training
 from curate.training.paired import PairWeights
-from curate.weights.base import State
-from curate.weights.dwm import Dwm
-from curate.weights.dwm_loop import DwmLoop
-from curate.weights.settings import LoopSettings
-from curate.weights.weighting_model import Readings, WeightingModel, joined, logits_in_company
 
 MEASURED = 1024
 """Rows of the pool that weights are brought to mean 1 on; a smaller pool is read once."""

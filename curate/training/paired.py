@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from curate.methods.base import State
+from curate.methods.blade_loop import BladeLoop
+from curate.methods.excess import ExcessMethod, means_by_row, row_means
+from curate.methods.settings import LoopSettings
 from curate.training.loop import LoopProblem, Training
 from curate.types import Excess
-from curate.weights.base import State
-from curate.weights.blade_loop import BladeLoop
-from curate.weights.excess import ExcessMethod, means_by_row, row_means
-from curate.weights.settings import LoopSettings
 
 MEASURED = 4096
 """Rows of the pool that weights are brought to mean 1 on; a smaller pool is read once."""

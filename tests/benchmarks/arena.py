@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from curate import arena, evaluate
+from curate.evaluation import arena, evaluate
 from curate.evaluation.statistics import REFERENCES
 from curate.executors.base import cores
 from curate.reports.progress import PlainProgress

@@ -18,10 +18,11 @@ from typing import Any
 
 from gains import gain
 
-from curate import arena, evaluate, pipeline
-from curate.arena import Prepared
-from curate.contest import open_contest
+from curate.engine import flow
+from curate.evaluation import arena, evaluate
+from curate.evaluation.arena import Prepared
 from curate.evaluation.arms import Arm
+from curate.evaluation.comparison import open_contest
 from curate.evaluation.statistics import CLEAN, UNIFORM
 from curate.executors.base import cores
 from curate.reports.progress import PlainProgress
@@ -49,7 +50,7 @@ def judged(root: Path, members: list[Prepared], keep: float) -> dict[str, list[f
     for seed in range(section.seeds):
         contest.start(seed).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(earlier.start(seed), contest.start(seed))
-    with pipeline.Crew(made, observer) as crew:
+    with flow.Crew(made, observer) as crew:
         found = evaluate.compete(contest, crew.get, observer, name=f"{keep:.0%}")
     losses: dict[str, list[float]] = {}
     for each in sorted(found.trained, key=lambda each: each.seed):

@@ -33,7 +33,7 @@ from curate.models.losses import batch_token_losses
 from curate.models.pair import Pair, in_float32
 from curate.models.twin import Twin
 from curate.sources.layout import batches
-from curate.training.selecting import METHOD, Selector
+from curate.trainers.selector import METHOD, Selector
 from curate.types import Batch
 
 PROJECTIONS = {

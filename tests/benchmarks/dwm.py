@@ -27,20 +27,23 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from curate import config, featurizing, inputs, stages
+from curate import config
 from curate.config import Pipeline
+from curate.engine import inputs
 from curate.evaluation.judge import held_out_loss
 from curate.evaluation.statistics import paired
 from curate.executors.base import cores
-from curate.job import Job, open_job
-from curate.looped import StoredLoop
+from curate.methods.batch import BatchWeigher, Learner, Tensors
+from curate.methods.dwm_loop import DwmLoop
 from curate.models import device, tensor_file
 from curate.reports.progress import Silent
+from curate.runs import batches
+from curate.runs.job import Job, open_job
+from curate.stages import work
+from curate.stages.loop_problem import StoredLoop
 from curate.storage.paths import RunPaths
 from curate.training.loop import Training
 from curate.types import Batch
-from curate.weights.batch import BatchWeigher, Learner, Tensors
-from curate.weights.dwm_loop import DwmLoop
 
 RESULTS = Path(__file__).parent / "results" / "dwm.json"
 ROOT = Path(__file__).parents[2]
@@ -131,8 +134,8 @@ def opened(root: Path, place: Place, given: argparse.Namespace, seed: int) -> Jo
     root.mkdir(parents=True, exist_ok=True)
     inputs.begin(RunPaths(root), pipeline, Silent())
     for index in range(open_job(str(root)).record.shards):
-        stages.perform(str(root), "prepare", index)
-    stages.perform(str(root), "proxy", 0)
+        work.perform(str(root), "prepare", index)
+    work.perform(str(root), "proxy", 0)
     device.pin(1)
     return open_job(str(root))
 
@@ -144,10 +147,10 @@ def trained(job: Job, place: Place, weigher: BatchWeigher) -> dict[str, float]:
     training.run()
     seconds = {"seconds": time.process_time() - used, "wall": time.monotonic() - began}
     model = problem.language_model
-    rows = featurizing.tokenized(
+    rows = batches.tokenized(
         job, pq.read_table(place.folder / "evaluation.parquet"), job.pipeline.pool, model, place=str
     )
-    loss = held_out_loss(model, [*featurizing.laid_out(rows, 2048, packed=model.packs)])
+    loss = held_out_loss(model, [*batches.laid_out(rows, 2048, packed=model.packs)])
     parameters = sum(each.numel() for each in model.causal.parameters())
     return {"loss": loss, "tokens": training.tokens, "parameters": parameters, **seconds}
 

@@ -21,13 +21,13 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from curate.methods.batch import Learner
+from curate.methods.bds_loop import BdsLoopConfig, bds_loop
 from curate.models.descent import Descent
 from curate.models.language_model import LanguageModel, Origin
 from curate.models.losses import batch_token_losses, sample_losses
 from curate.models.packing import can_pack
 from curate.types import Batch
-from curate.weights.batch import Learner
-from curate.weights.bds_loop import BdsLoopConfig, bds_loop
 
 HERE = Path(__file__).parent
 PROXY = HERE.parents[1] / "data" / "sample" / "arena" / "proxy"

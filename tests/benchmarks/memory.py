@@ -18,10 +18,13 @@ from random import Random
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate import config, inputs, outcome, stages
+from curate import config
+from curate.engine import inputs
+from curate.engine.tasks import PER_SHARD
 from curate.reports.progress import Silent
+from curate.results import outcome
+from curate.stages import work
 from curate.storage.paths import RunPaths
-from curate.tasks import PER_SHARD
 
 HERE = Path(__file__).parent
 SAMPLE = HERE.parents[1] / "data" / "sample"
@@ -66,9 +69,9 @@ def one_stage(run_dir: str, stage: str) -> None:
     if stage == "report":
         outcome.write_report(Path(run_dir))
     else:
-        job = stages.open_job(run_dir)
+        job = work.open_job(run_dir)
         for index in range(len(job.shards)) if stage in PER_SHARD else [0]:
-            stages.perform(run_dir, stage, index)
+            work.perform(run_dir, stage, index)
     status = Path("/proc/self/status").read_text()  # ru_maxrss would begin at the peak of the parent process
     print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024)  # pyright: ignore[reportOptionalSubscript]
 

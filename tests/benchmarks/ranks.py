@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from curate import config, pipeline
+from curate import config
+from curate.engine import flow
 from curate.executors.base import cores
-from curate.job import open_job
 from curate.reports.progress import PlainProgress
+from curate.runs.job import open_job
 
 RESULTS = Path(__file__).parent / "results" / "ranks.json"
 METHOD = {"name": "bds", "loop": {}}
@@ -39,7 +40,7 @@ def ranked(problem: str, seed: int, root: Path, workers: int) -> dict[str, float
     changes = [f"method={json.dumps(METHOD)}", f"seed={seed}", f"cluster.workers={workers}", "evaluation=null"]
     settings = config.load(Path(f"pipelines/arena/{problem}.yaml"), changes)
     where = root / f"{problem}-{seed}"
-    pipeline.run(settings, where, observer=PlainProgress(sys.stderr))
+    flow.run(settings, where, observer=PlainProgress(sys.stderr))
     weights = np.concatenate([part.weights for part in open_job(str(where)).shard_weights()])
     label, data = LABELS[problem], Path("data/sample/arena") / problem
     right = pl.read_parquet(data / "target.parquet")[label][0]

@@ -21,8 +21,10 @@ from typing import Any
 import polars as pl
 from gains import gain
 
-from curate import config, evaluate, pipeline
+from curate import config
 from curate.config import Pipeline
+from curate.engine import flow
+from curate.evaluation import evaluate
 from curate.evaluation.arms import Arm
 from curate.executors.base import cores
 from curate.reports.progress import PlainProgress
@@ -79,8 +81,8 @@ def trained(where: Path, folder: Path, file: Path) -> dict[str, list[float]]:
     observer, losses, first = PlainProgress(sys.stderr), dict[str, list[float]](), None
     for name, made in contestants(folder, file):
         run = (where / name.replace(" ", "-").replace("%", "")).resolve()
-        with pipeline.Crew(made, observer) as crew:
-            pipeline.run(made, run, observer=observer, workers=crew.get)
+        with flow.Crew(made, observer) as crew:
+            flow.run(made, run, observer=observer, workers=crew.get)
             controls = evaluate.controls(made) if name == OFFLINE else []
             arms = [*controls, *(Arm(f"{name}, {use}", use, str(run)) for use in USES)]
             contest = evaluate.begin(run / "evaluation", run, made, arms)

@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from curate.manifest import dataset, run
-from curate.outcome import pool
 from curate.reports import view
+from curate.results.outcome import pool
 
 HERE = Path(__file__).parent
 COLUMNS = ("domain", "kind")

@@ -11,22 +11,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from curate.methods.batch import BatchWeigher, Learner, Reading
+from curate.methods.bds_loop import BdsLoopConfig, bds_loop
+from curate.methods.blade_loop import BladeLoop, Episodes, RhoLoopConfig, Unit
+from curate.methods.bmo_loop import BmoLoop, BmoLoopConfig
+from curate.methods.dwm_loop import DwmLoop, DwmLoopConfig
+from curate.methods.filter_then_weight import FilterThenWeight
+from curate.methods.grad_match import GradMatch
+from curate.methods.grad_norm import GradNorm
+from curate.methods.greats import Greats
+from curate.methods.max_loss import MaxLoss
+from curate.methods.selecting import SelectingMethod
+from curate.methods.settings import LogitSettings
+from curate.methods.step_loop import AimedLoopConfig, MetricLoopConfig, StepLoopConfig
+from curate.methods.tracin import Tracin
 from curate.models.descent import Descent
 from curate.types import Batch
-from curate.weights.batch import BatchWeigher, Learner, Reading
-from curate.weights.bds_loop import BdsLoopConfig, bds_loop
-from curate.weights.blade_loop import BladeLoop, Episodes, RhoLoopConfig, Unit
-from curate.weights.bmo_loop import BmoLoop, BmoLoopConfig
-from curate.weights.dwm_loop import DwmLoop, DwmLoopConfig
-from curate.weights.filter_then_weight import FilterThenWeight
-from curate.weights.grad_match import GradMatch
-from curate.weights.grad_norm import GradNorm
-from curate.weights.greats import Greats
-from curate.weights.max_loss import MaxLoss
-from curate.weights.selecting import SelectingMethod
-from curate.weights.settings import LogitSettings
-from curate.weights.step_loop import AimedLoopConfig, MetricLoopConfig, StepLoopConfig
-from curate.weights.tracin import Tracin
 
 torch.set_num_threads(1)
 ROWS, GOOD, WIDTH = 40, 20, 6

@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import ConfigError, CurateError, IntegrityError
-from curate.sinks.exports import buckets
-from curate.sinks.exports.base import Made, turns, write_lines
-from curate.sinks.exports.registry import EXPORTERS, find
-from tests.sinks import export_world
-from tests.sinks.export_world import KINDS, Dataset
+from curate.exports import buckets
+from curate.exports.base import Made, turns, write_lines
+from curate.exports.registry import EXPORTERS, find
+from tests.exports import export_world
+from tests.exports.export_world import KINDS, Dataset
 
 WEIGHS_ROWS = ["text", "pairs", "messages"]
 

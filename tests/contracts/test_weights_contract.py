@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from curate.errors import DataError
+from curate.methods import bds, bm25, bmo, dsir, embedding, influence, length, less, perplexity, random, uniform
+from curate.methods.base import PoolWeigher
 from curate.storage import tables
-from curate.weights import bds, bm25, bmo, dsir, embedding, influence, length, less, perplexity, random, uniform
-from curate.weights.base import PoolWeigher
-from tests.weights.toy_pool import ToyPool, count_pool, loss_pool, pool_weights
+from tests.methods.toy_pool import ToyPool, count_pool, loss_pool, pool_weights
 
 torch.set_num_threads(1)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curate.config.evaluation import CONTROLS, OF_A_RUN, JudgeSettings, Use
 from curate.evaluation.arms import Mixture, Rows, draws, mixture
-from curate.evaluation.settings import CONTROLS, OF_A_RUN, JudgeSettings, Use
 
 USES: tuple[Use, ...] = (*CONTROLS, *OF_A_RUN)
 SETTINGS = JudgeSettings(keep=0.25, mixing=0.4)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from curate.config.evaluation import JudgeSettings
 from curate.evaluation.judge import TokenBatch, held_out_loss, judge, weighted_losses
-from curate.evaluation.settings import JudgeSettings
 from curate.features.batched import collate
 from curate.models.base import ModelConfig
 from curate.models.language_model import LanguageModel

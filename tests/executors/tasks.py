@@ -45,14 +45,14 @@ def perform_or_die(run_dir: str, stage: str, index: int) -> Any:
     """A stage as it is, but one shard is deadly to featurize."""
     if (stage, index) == ("featurize", POISON):
         os.kill(os.getpid(), signal.SIGKILL)
-    from curate.tasks import perform
+    from curate.engine.tasks import perform
 
     return perform(run_dir, stage, index)
 
 
 def perform_in_disorder(run_dir: str, stage: str, index: int) -> Any:
     """A stage as it is, but the first shards finish last."""
-    from curate.tasks import perform
+    from curate.engine.tasks import perform
 
     time.sleep(0.3 * (index == 0))
     return perform(run_dir, stage, index)

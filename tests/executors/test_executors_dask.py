@@ -11,7 +11,8 @@ import psutil
 import pytest
 import torch
 
-from curate import config, pipeline
+from curate import config
+from curate.engine import flow
 from curate.errors import ConfigError, DataError, ResourceError
 from curate.executors import dask
 from curate.executors.base import ClusterConfig
@@ -136,7 +137,7 @@ def test_a_scheduler_that_does_not_answer_is_a_resource_error(monkeypatch):
 def alone(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Every promised file of a run in this process."""
     run = tmp_path_factory.mktemp("alone") / "run"
-    pipeline.run(config.validate(world.settings()), run)
+    flow.run(config.validate(world.settings()), run)
     return tiny_world.promised(run)
 
 
@@ -150,9 +151,9 @@ def address(cluster: DaskExecutor) -> str:
 def test_bytes_do_not_depend_on_the_number_of_workers_or_the_order_of_shards(
     world, alone, tmp_path, monkeypatch, address, workers
 ):
-    monkeypatch.setattr("curate.tasks.perform", tasks.perform_in_disorder)
+    monkeypatch.setattr("curate.engine.tasks.perform", tasks.perform_in_disorder)
     run, cluster = tmp_path / "run", {"workers": 1, "dashboard": False} if workers == 1 else {"scheduler": address}
-    pipeline.run(config.validate(world.settings(cluster=cluster)), run)
+    flow.run(config.validate(world.settings(cluster=cluster)), run)
     found = tiny_world.promised(run)
     assert {path for path in alone if found.get(path) != alone[path]} <= {"run.json"}  # which names the workers
 
@@ -164,19 +165,19 @@ def test_a_shard_that_cannot_be_read_is_an_error_of_its_kind_from_any_worker(wor
         pool={"path": str(tmp_path / "pool.jsonl")}, cluster={"scheduler": address}, method={"name": "random"}
     )
     with pytest.raises(DataError, match="row 25 \\(line 26\\)"):
-        pipeline.run(config.validate(settings), Path(tmp_path / "run"))
+        flow.run(config.validate(settings), Path(tmp_path / "run"))
 
 
 def test_a_deadly_shard_is_named_with_its_file_and_the_others_are_committed(world, tmp_path, monkeypatch, address):
     """case 36: not Dask's KilledWorker, but the shard, its file, and everything else done; then resume continues."""
-    monkeypatch.setattr("curate.tasks.perform", tasks.perform_or_die)
+    monkeypatch.setattr("curate.engine.tasks.perform", tasks.perform_or_die)
     run = tmp_path / "run"
     with pytest.raises(ResourceError) as error:
-        pipeline.run(config.validate(world.settings(cluster={"scheduler": address})), run)
+        flow.run(config.validate(world.settings(cluster={"scheduler": address})), run)
     assert "stage featurize, shard 2 (" in error.value.where
     assert "pool-1.parquet, rows 0 to 19" in error.value.where
     committed = sorted(path.name for path in (run / "commits" / "featurize").iterdir())
     assert committed == ["00000.json", "00001.json", "00003.json"]
     monkeypatch.undo()
-    pipeline.run(config.validate(world.settings()), run)
+    flow.run(config.validate(world.settings()), run)
     assert tiny_world.written(run).num_rows == 60

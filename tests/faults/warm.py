@@ -42,9 +42,16 @@ def serve() -> None:
 
 
 def _import_everything() -> None:
-    for name in ("curate.cli", "curate.config", "curate.pipeline", "curate.outcome", "curate.publish", *LATE):
+    for name in (
+        "curate.cli.main",
+        "curate.config",
+        "curate.engine.flow",
+        "curate.results.outcome",
+        "curate.hub.publish",
+        *LATE,
+    ):
         import_module(name)
-    for entry in import_module("curate.registry").METHODS.values():
+    for entry in import_module("curate.methods.registry").METHODS.values():
         entry.method()
     gc.freeze()  # a child that collects garbage would copy what it inherited
 
@@ -53,8 +60,8 @@ def _start(request: dict[str, Any]) -> dict[str, int] | None:
     pid = os.fork()
     if pid:
         return {"pid": pid}
-    from curate import outcome
-    from curate.cli import main
+    from curate.cli.main import main
+    from curate.results import outcome
 
     os.setpgid(0, 0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

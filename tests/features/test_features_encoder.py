@@ -13,12 +13,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
-from curate import config, pipeline
+from curate import config
+from curate.engine import flow
+from curate.engine.plan import plan
 from curate.errors import ConfigError, ModelError
 from curate.features import store
 from curate.models.encoder import MAX_TOKENS, load_encoder
 from curate.models.size import model_size
-from curate.plan import plan
 from curate.storage import tables
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World
@@ -80,7 +81,7 @@ def plain(directory: Path, text: str) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_embeddings_are_the_encoders_mean_hidden_state_of_each_text_alone(world, encoder, tmp_path, kind):
-    run = pipeline.run(settings(world, encoder(kind)), tmp_path / "run")
+    run = flow.run(settings(world, encoder(kind)), tmp_path / "run")
     rows = matrix(run)
     assert rows.shape == (60, 16)
     for row in (0, 7, 31, 59):
@@ -92,8 +93,8 @@ def test_embeddings_are_the_encoders_mean_hidden_state_of_each_text_alone(world,
 
 def test_the_place_of_the_encoder_does_not_matter_and_is_not_told(world, encoder, tmp_path):
     shutil.copytree(encoder("bert"), tmp_path / "elsewhere" / "bert")
-    one = pipeline.run(settings(world, encoder("bert")), tmp_path / "one")
-    other = pipeline.run(settings(world, tmp_path / "elsewhere" / "bert"), tmp_path / "other")
+    one = flow.run(settings(world, encoder("bert")), tmp_path / "one")
+    other = flow.run(settings(world, tmp_path / "elsewhere" / "bert"), tmp_path / "other")
     for path in sorted((one / "features").iterdir()):
         content = path.read_bytes()
         assert content == (other / "features" / path.name).read_bytes()
@@ -105,13 +106,13 @@ def test_the_place_of_the_encoder_does_not_matter_and_is_not_told(world, encoder
 
 def test_another_encoder_at_its_place_is_refused_on_a_resume(world, encoder, tmp_path):
     own = shutil.copytree(encoder("bert"), tmp_path / "bert")
-    run = pipeline.run(settings(world, own), tmp_path / "run")
+    run = flow.run(settings(world, own), tmp_path / "run")
     weights = own / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(ConfigError, match=r"features\.model: found files with other content"):
-        pipeline.run(settings(world, own), run)
+        flow.run(settings(world, own), run)
 
 
 def test_an_encoder_that_wants_to_run_code_or_has_pickled_weights_is_refused(world, encoder, tmp_path):
@@ -121,7 +122,7 @@ def test_an_encoder_that_wants_to_run_code_or_has_pickled_weights_is_refused(wor
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     for directory, found in ((scripted, "its own code"), (pickled, "only pickled weights")):
         with pytest.raises(ModelError, match=found):
-            pipeline.run(settings(world, directory), tmp_path / "run")
+            flow.run(settings(world, directory), tmp_path / "run")
 
 
 def test_an_encoder_without_all_its_weights_is_refused(encoder, tmp_path):

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 
-from curate import config, pipeline
-from curate.publish import Published, publish
+from curate import config
+from curate.engine import flow
+from curate.hub.publish import Published, publish
 from tests.hub.server import Hub, serving
 
 TOKEN = "hf_" + "Canary" * 6
@@ -53,7 +54,7 @@ def made(root: Path, rows: list[str], **changes: Any) -> Path:
         "cluster": {"workers": 0},
         **changes,
     }
-    return pipeline.run(config.validate(content), root / "run")
+    return flow.run(config.validate(content), root / "run")
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import PublishError
-from curate.manifest import publications
-from curate.manifest.publications import Publication
-from curate.sinks.publication import (
+from curate.hub.publication import (
     Branch,
     Plan,
     Planned,
@@ -24,6 +22,8 @@ from curate.sinks.publication import (
     difference,
     planned,
 )
+from curate.manifest import publications
+from curate.manifest.publications import Publication
 from curate.storage.paths import RunPaths
 from tests.hub.repository import File
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from curate.errors import ConfigError, DataError, IntegrityError, PublishError, ResourceError
-from curate.sinks.publication import COMMIT
+from curate.hub.publication import COMMIT
 from curate.storage import lock
 from tests.faults.conftest import tree
 from tests.hub.conftest import REPO, TOKEN, Publish, loaded, local, made, published, rows, texts
@@ -64,8 +64,8 @@ def test_publishing_touches_no_promised_byte_of_the_run(hub: Hub, run: Path, fin
 def test_many_files_come_in_several_commits_and_are_seen_at_once(
     hub: Hub, put: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("curate.sinks.hub.COMMIT", 2)
-    monkeypatch.setattr("curate.sinks.hub.UPLOAD_BYTES", 3000)
+    monkeypatch.setattr("curate.hub.requests.COMMIT", 2)
+    monkeypatch.setattr("curate.hub.requests.UPLOAD_BYTES", 3000)
     hub.page = 3
     steps: list[int] = []
     hub.hook = lambda phase, request: steps.append(len(published(hub)) if REPO in hub.repositories else 0)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from curate.errors import PublishError
-from curate.sinks import hub_answers
+from curate.hub import answers
 from tests.hub.conftest import REPO, Publish, local, published
 from tests.hub.server import Fault, Hub
 
@@ -37,7 +37,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     spent: list[float] = []
     clock = SimpleNamespace(sleep=spent.append)
     monkeypatch.setattr("huggingface_hub.utils._http.time", clock)
-    monkeypatch.setattr(hub_answers, "time", clock)
+    monkeypatch.setattr(answers, "time", clock)
     return spent
 
 

@@ -10,7 +10,7 @@ import torch
 from curate import config
 from curate.errors import DataError, PublishError
 from curate.manifest import dataset, generations
-from curate.online import online
+from curate.online.generate import online
 from tests.hub.conftest import REPO, Publish, loaded, local, published, rows
 from tests.hub.server import Hub
 from tests.pipelines import tiny_world

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import PublishError
-from curate.sinks.secrets import KINDS, Scan
+from curate.hub.secrets import KINDS, Scan
 from tests.hub.conftest import TOKEN, Publish, made, published, texts
 from tests.hub.server import Hub
 

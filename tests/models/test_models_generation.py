@@ -12,8 +12,8 @@ from curate.models.generation import generate
 from curate.models.language_model import LanguageModel
 from curate.models.loading import load
 from curate.models.losses import batch_token_losses, sample_losses
-from curate.refine import Answer, _batch
 from curate.sources.tokens import Tokens
+from curate.stages.refine import Answer, _batch
 from curate.training.refined import question_losses, response_ratios
 from curate.types import Batch
 from tests.pipelines import tiny_world

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from curate.errors import ModelError
-from curate.excess import excess_losses
 from curate.models import loading
 from curate.models.base import LoraSettings, ModelConfig
 from curate.models.language_model import LanguageModel
 from curate.models.pair import Pair, load_pair
 from curate.sources.tokens import Tokens
+from curate.stages.excess_losses import excess_losses
 from tests.pipelines import tiny_world
 
 torch.set_num_threads(1)

@@ -12,13 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from curate import config, inspection, model_weights, pipeline
+from curate import config
+from curate.engine import flow
 from curate.errors import ConfigError, ModelError
-from curate.job import open_job
 from curate.manifest import commits
 from curate.manifest.verify import verify
 from curate.models import tensor_file
-from curate.online import online
+from curate.online.generate import online
+from curate.results import inspect
+from curate.runs.job import open_job
+from curate.stages import model_weights
+from curate.stages.learners import learner
 from curate.storage import tables
 from curate.storage.paths import RunPaths
 from tests.pipelines import tiny_world
@@ -43,7 +47,7 @@ def settings(world: World, method: dict[str, Any] = DWM, **changes: Any) -> conf
 
 @pytest.fixture(scope="module")
 def whole(world: World) -> Path:
-    return pipeline.run(settings(world), world.root / "whole")
+    return flow.run(settings(world), world.root / "whole")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,7 @@ def test_rows_like_the_target_get_more_weight(whole: Path) -> None:
     assert weights.mean() == pytest.approx(1, abs=1e-5)
     assert (weights >= 0).all()
     assert weights[1::2].mean() > 1.3 * weights[::2].mean()
-    assert inspection.heaviest(whole, 3)[0].row.keys() == {"id", "text"}
+    assert inspect.heaviest(whole, 3)[0].row.keys() == {"id", "text"}
     assert (whole / "report.html").exists()
 
 
@@ -87,23 +91,23 @@ def test_preferences_of_every_stage_are_in_the_state(whole: Path) -> None:
 def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(world, whole, after, tmp_path, monkeypatch):
     """Killed in the first stage, and later between two updates of the weighting model."""
     tiny_world.run_killed(settings(world), tmp_path / "run", monkeypatch, after=after)
-    pipeline.run(settings(world), tmp_path / "run")
+    flow.run(settings(world), tmp_path / "run")
     assert tiny_world.promised(tmp_path / "run") == tiny_world.promised(whole)
 
 
 def test_the_number_of_workers_and_the_cut_of_the_pool_change_no_weight(world: World, whole: Path, tmp_path: Path):
     """A row is weighed in the same company wherever it lies."""
-    run = pipeline.run(settings(world, cluster={"workers": 2}), tmp_path / "workers")
+    run = flow.run(settings(world, cluster={"workers": 2}), tmp_path / "workers")
     assert tiny_world.weights(run).tobytes() == tiny_world.weights(whole).tobytes()
     job, paths = open_job(str(whole)), RunPaths(whole)
     state = tables.read_arrays(paths.state)
     one = model_weights.of_shard(job, 1, state, stage="fit", task=0, directory=paths.pair)
     weigher = model_weights.weighers.load(job, "fit", 0, paths.pair)
-    rows = model_weights.featurizing.tokenized(job, job.read(1), job.pipeline.pool, weigher.language_model, place=str)
+    rows = model_weights.batches.tokenized(job, job.read(1), job.pipeline.pool, weigher.language_model, place=str)
     for row in (0, 4, 9):
         _, read = model_weights._readings(weigher, [rows[row]], token_budget=10**6)
         assert read is not None
-        alone = job.method().weigh(state, weigher.network, read).rows
+        alone = learner(job).weigh(state, weigher.network, read).rows
         assert float(alone) == pytest.approx(float(one.made.rows[row]), rel=1e-4)
 
 
@@ -113,7 +117,7 @@ def test_a_stored_weighting_model_weighs_another_pool_without_training_or_target
     pq.write_table(pa.table({"text": lines}), pool)
     content = world.settings(method=carried(weigher, passes=0), target=None)
     content["pool"] = {"path": str(pool), "shard_rows": 20}
-    run = pipeline.run(config.validate(content), tmp_path / "run")
+    run = flow.run(config.validate(content), tmp_path / "run")
     weights = tiny_world.weights(run)
     assert weights.mean() == pytest.approx(1, abs=1e-5)
     assert weights[::3].mean() > 1.2 * np.delete(weights, np.arange(0, 45, 3)).mean()
@@ -128,7 +132,7 @@ def test_it_is_carried_into_the_training_of_a_wider_model_and_not_changed_there(
     shape = AutoConfig.from_pretrained(wide, hidden_size=64, intermediate_size=96)
     torch.manual_seed(3)
     AutoModelForCausalLM.from_config(shape).save_pretrained(wide)
-    run = pipeline.run(settings(world, carried(weigher), model={"name": str(wide)}), tmp_path / "run")
+    run = flow.run(settings(world, carried(weigher), model={"name": str(wide)}), tmp_path / "run")
     own = (run / "state" / "twin" / "weigher.safetensors").read_bytes()
     before, after = (tensor_file.decode(data, "")[0] for data in (weigher.read_bytes(), own))
     assert before.keys() == after.keys()
@@ -140,30 +144,28 @@ def test_it_is_carried_into_the_training_of_a_wider_model_and_not_changed_there(
 
 def test_a_weighting_model_is_known_by_its_bytes_and_not_by_its_place(world, weigher, tmp_path):
     copy = Path(shutil.copy(weigher, tmp_path / "moved.safetensors"))
-    stages = [
-        pipeline.inputs.survey(settings(world, carried(file, passes=0))).stages["fit"] for file in (weigher, copy)
-    ]
+    stages = [flow.inputs.survey(settings(world, carried(file, passes=0))).stages["fit"] for file in (weigher, copy)]
     assert stages[0] == stages[1]
     copy.write_bytes(copy.read_bytes()[:-4] + b"\0\0\0\0")
-    assert pipeline.inputs.survey(settings(world, carried(copy, passes=0))).stages["fit"] != stages[0]
+    assert flow.inputs.survey(settings(world, carried(copy, passes=0))).stages["fit"] != stages[0]
 
 
 def test_what_cannot_be_carried_is_refused(world: World, weigher: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match="no such file"):
-        pipeline.run(settings(world, carried(tmp_path / "absent")), tmp_path / "absent run")
+        flow.run(settings(world, carried(tmp_path / "absent")), tmp_path / "absent run")
     with pytest.raises(ConfigError, match="learns nothing"):
         settings(world, {"name": "dwm", "loop": {"passes": 0}})
     strange = tmp_path / "strange.safetensors"
     strange.write_bytes(tensor_file.encode({"a": torch.ones(1)}, {}))
     with pytest.raises(ModelError, match="no kind"):
-        pipeline.run(settings(world, carried(strange, passes=0)), tmp_path / "strange run")
+        flow.run(settings(world, carried(strange, passes=0)), tmp_path / "strange run")
     tensors, words = tensor_file.decode(weigher.read_bytes(), "")
     strange.write_bytes(tensor_file.encode({name: tensors[name] for name in tensors if "last" not in name}, words))
     with pytest.raises(ModelError, match="not a whole weighting model"):
-        pipeline.run(settings(world, carried(strange, passes=0)), tmp_path / "partial run")
+        flow.run(settings(world, carried(strange, passes=0)), tmp_path / "partial run")
     other = tiny_world.write_model(tmp_path / "other", "llama", vocab=330)
     with pytest.raises(ModelError, match="another tokenizer"):
-        pipeline.run(settings(world, carried(weigher, passes=0), model={"name": str(other)}), tmp_path / "other run")
+        flow.run(settings(world, carried(weigher, passes=0), model={"name": str(other)}), tmp_path / "other run")
 
 
 def test_a_row_without_a_token_to_predict_is_set_apart_with_its_reason(world: World, tmp_path: Path):
@@ -172,7 +174,7 @@ def test_a_row_without_a_token_to_predict_is_set_apart_with_its_reason(world: Wo
     pq.write_table(pa.table({"id": list(range(20)), "text": lines}), tmp_path / "pool.parquet")
     content = world.settings(method=DWM)
     content["pool"]["path"] = str(tmp_path / "pool.parquet")
-    run = pipeline.run(config.validate(content), tmp_path / "run")
+    run = flow.run(config.validate(content), tmp_path / "run")
     assert tiny_world.dropped(run) == ["no token to predict within max_tokens"]
 
 

@@ -17,7 +17,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from curate import config, inspection, pipeline, proxies
+from curate import config
+from curate.engine import flow
 from curate.errors import ConfigError, IntegrityError
 from curate.features import store
 from curate.features.batched import NO_LOSS, collate
@@ -25,12 +26,14 @@ from curate.features.ngrams import counts
 from curate.gradients import persample
 from curate.gradients.base import ProjectionSettings
 from curate.gradients.preconditioner import make_preconditioner
+from curate.methods import less
+from curate.methods.registry import METHODS
 from curate.models import loading
 from curate.models.base import ModelConfig
 from curate.models.warmup import load_optimizer
-from curate.registry import METHODS
+from curate.results import inspect
+from curate.stages import proxy_states
 from curate.storage import tables
-from curate.weights import less
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World
 
@@ -54,7 +57,7 @@ def run(world: World, tmp_path: Path) -> Callable[..., Path]:
     """A function that runs the tiny pipeline with changed sections and returns the run directory."""
 
     def run(name: str = "run", **changes: Any) -> Path:
-        return pipeline.run(settings(world, **changes), tmp_path / name)
+        return flow.run(settings(world, **changes), tmp_path / name)
 
     return run
 
@@ -70,7 +73,7 @@ def settings(world: World, **changes: Any) -> config.Pipeline:
 def exact(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Gradients stored in float32, for `less`."""
     changes = {"features": {"dtype": "float32", "projection": {"dim": 1024}}, "method": {"name": "less"}}
-    return pipeline.run(settings(world, **changes), tmp_path_factory.mktemp("exact") / "run")
+    return flow.run(settings(world, **changes), tmp_path_factory.mktemp("exact") / "run")
 
 
 def features(run: Path, shard: int = 0) -> pa.Table:
@@ -121,7 +124,7 @@ def test_ngrams_need_neither_model_nor_tokenizer(run):
     assert not (found / "commits" / "proxy").exists()
     assert prefers_animals(tiny_world.weights(found))
     assert [features(found)[name].null_count for name in ("loss", "tokens")] == [20, 20]
-    sample = inspection.sample(found, "1:7")
+    sample = inspect.sample(found, "1:7")
     assert (sample.loss, sample.tokens) == (None, None)
     assert sample.norm > 1
 
@@ -200,7 +203,7 @@ def test_every_way_to_store_gradients_prefers_the_same_samples(run, exact, dtype
     ranks = [np.argsort(np.argsort(tiny_world.weights(each))) for each in (exact, found)]
     least = {"float16": 0.999, "int8": 0.99, "bits": 0.9}[dtype]
     assert np.corrcoef(*ranks)[0, 1] >= least
-    assert inspection.sample(found, "0:3").norm == pytest.approx(inspection.sample(exact, "0:3").norm, rel=0.3)
+    assert inspect.sample(found, "0:3").norm == pytest.approx(inspect.sample(exact, "0:3").norm, rel=0.3)
 
 
 # Checkpoints
@@ -283,7 +286,7 @@ def test_a_damaged_checkpoint_is_found_and_the_run_ends_in_the_same_bytes(run, m
     part.write_bytes(content)
     for path in (tmp_path / "run" / "commits" / "featurize").iterdir():
         path.unlink()
-    proxies._held.clear()
+    proxy_states._held.clear()
     with pytest.raises(IntegrityError, match=r"checkpoints/00/proxy/model\.safetensors"):
         run("run", **changes)
     run("run", **changes)

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from curate import config, evaluate, looped, pipeline
+from curate import config
+from curate.engine import flow
 from curate.errors import ConfigError, ModelError
+from curate.evaluation import evaluate
 from curate.manifest import commits
+from curate.stages import loop_problem
 from curate.storage.paths import RunPaths
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World
@@ -31,7 +34,7 @@ def settings(world: World, **loop: Any) -> config.Pipeline:
 
 @pytest.fixture(scope="module")
 def whole(world: World) -> Path:
-    return pipeline.run(settings(world), world.root / "whole")
+    return flow.run(settings(world), world.root / "whole")
 
 
 def test_rows_like_the_target_get_more_weight(whole: Path) -> None:
@@ -43,7 +46,7 @@ def test_rows_like_the_target_get_more_weight(whole: Path) -> None:
 def test_the_proxy_that_was_given_is_not_changed(whole: Path, world: World) -> None:
     assert not (whole / "state" / "loop.safetensors").exists()
     assert not (whole / "features").exists()
-    again = pipeline.run(settings(world), world.root / "again")
+    again = flow.run(settings(world), world.root / "again")
     assert tiny_world.promised(again) == tiny_world.promised(whole)
 
 
@@ -52,8 +55,8 @@ def steps_of_all(world: World) -> int:
     """Steps of a training from its beginning to its end."""
     taken: list[int] = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(looped.StoredLoop, "keep", lambda self, state: taken.append(1))
-        pipeline.run(settings(world), world.root / "counted")
+        patched.setattr(loop_problem.StoredLoop, "keep", lambda self, state: taken.append(1))
+        flow.run(settings(world), world.root / "counted")
     return len(taken)
 
 
@@ -64,8 +67,8 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(
     tiny_world.run_killed(settings(world), tmp_path / "run", monkeypatch, after=after)
     assert (tmp_path / "run" / "state" / "loop.safetensors").exists()
     taken = []
-    monkeypatch.setattr(looped.StoredLoop, "keep", lambda self, state: taken.append(1))
-    pipeline.run(settings(world), tmp_path / "run")
+    monkeypatch.setattr(loop_problem.StoredLoop, "keep", lambda self, state: taken.append(1))
+    flow.run(settings(world), tmp_path / "run")
     assert tiny_world.promised(tmp_path / "run") == tiny_world.promised(whole)
     assert after + len(taken) == steps_of_all
 
@@ -77,7 +80,7 @@ def test_a_state_of_other_settings_or_with_a_flipped_bit_is_not_taken_up(world, 
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
-    pipeline.run(settings(world), run)
+    flow.run(settings(world), run)
     assert tiny_world.promised(run) == tiny_world.promised(whole)
 
 
@@ -86,7 +89,7 @@ def test_a_state_of_other_settings_or_with_a_flipped_bit_is_not_taken_up(world, 
     {"logits": {"map": "sigmoid"}}, {"penalty": 3.0, "penalty_start": 1.0},
 ])  # fmt: skip
 def test_every_setting_runs_and_gives_weights_of_mean_one(world, loop, tmp_path):
-    run = pipeline.run(settings(world, **loop), tmp_path / "run")
+    run = flow.run(settings(world, **loop), tmp_path / "run")
     weights = tiny_world.weights(run)
     assert np.isfinite(weights).all()
     assert (weights >= 0).all()
@@ -95,13 +98,13 @@ def test_every_setting_runs_and_gives_weights_of_mean_one(world, loop, tmp_path)
 
 
 def test_single_warns_in_the_log_and_the_commit(world, tmp_path):
-    run = pipeline.run(settings(world, algorithm="single", target_share=0.5), tmp_path / "run")
+    run = flow.run(settings(world, algorithm="single", target_share=0.5), tmp_path / "run")
     assert "1 times the target's" in (run / "commits" / "fit" / "00000.json").read_text()
 
 
 def test_adapters_alone_are_trained_and_doubled(world, tmp_path):
     changed = world.settings(method={"name": "bds", "loop": LOOP}, model={"lora": {"rank": 2}})
-    run = pipeline.run(config.validate(changed), tmp_path / "run")
+    run = flow.run(config.validate(changed), tmp_path / "run")
     assert tiny_world.weights(run).std() > 0
 
 
@@ -117,7 +120,7 @@ def test_settings_without_meaning_are_refused(world, changes, named):
 
 def test_a_diverging_training_names_the_setting(world, tmp_path):
     with pytest.raises(ModelError, match=r"method\.loop\.learning_rate"):
-        pipeline.run(settings(world, learning_rate=1e30), tmp_path / "run")
+        flow.run(settings(world, learning_rate=1e30), tmp_path / "run")
 
 
 def test_a_row_without_a_token_to_predict_is_set_apart_with_its_reason(world, tmp_path):
@@ -129,7 +132,7 @@ def test_a_row_without_a_token_to_predict_is_set_apart_with_its_reason(world, tm
     pq.write_table(pa.table({"id": list(range(20)), "text": lines}), tmp_path / "pool.parquet")
     changed = world.settings(method={"name": "bds", "loop": LOOP})
     changed["pool"]["path"] = str(tmp_path / "pool.parquet")
-    run = pipeline.run(config.validate(changed), tmp_path / "run")
+    run = flow.run(config.validate(changed), tmp_path / "run")
     assert tiny_world.dropped(run) == ["no token to predict within max_tokens"]
     assert tiny_world.written(run)["id"].to_pylist() == [row for row in range(20) if row != 3]
 
@@ -137,7 +140,7 @@ def test_a_row_without_a_token_to_predict_is_set_apart_with_its_reason(world, tm
 def test_caps_and_bounds_of_groups_reach_the_dataset(world, tmp_path):
     balance = {"column": "id", "caps": {"1": 0.01}}
     changed = world.settings(output={"mode": "weighted", "cap": 1.5, "balance": balance})
-    run = pipeline.run(config.validate(changed), tmp_path / "run")
+    run = flow.run(config.validate(changed), tmp_path / "run")
     table = tiny_world.written(run)
     weights = dict(zip(table["id"].to_pylist(), table["weight"].to_pylist(), strict=True))
     assert weights[1] / sum(weights.values()) <= 0.01 + 1e-6
@@ -148,11 +151,11 @@ def test_caps_and_bounds_of_groups_reach_the_dataset(world, tmp_path):
 def test_bounds_of_groups_reach_what_is_kept(world, tmp_path):
     """The heaviest row may not be there, so the first of those that were left out is."""
     output = {"mode": "filtered", "keep": 0.25}
-    table = tiny_world.written(pipeline.run(config.validate(world.settings(output=output)), tmp_path / "free"))
+    table = tiny_world.written(flow.run(config.validate(world.settings(output=output)), tmp_path / "free"))
     heaviest = table.sort_by([("weight", "descending")])["id"][0].as_py()
     bounds = {"balance": {"column": "id", "caps": {str(heaviest): 0.0}}}
     bounded = world.settings(output=output | bounds)
-    kept = tiny_world.written(pipeline.run(config.validate(bounded), tmp_path / "bounded"))["id"].to_pylist()
+    kept = tiny_world.written(flow.run(config.validate(bounded), tmp_path / "bounded"))["id"].to_pylist()
     assert len(kept) == len(table)
     assert len({*kept} & {*table["id"].to_pylist()}) == len(table) - 1
     assert heaviest not in kept
@@ -161,7 +164,7 @@ def test_bounds_of_groups_reach_what_is_kept(world, tmp_path):
 def test_a_column_to_balance_by_must_be_there(world, tmp_path):
     changed = world.settings(output={"mode": "weighted", "balance": {"column": "topik"}})
     with pytest.raises(ConfigError, match=r"output\.balance\.column"):
-        pipeline.run(config.validate(changed), tmp_path / "run")
+        flow.run(config.validate(changed), tmp_path / "run")
 
 
 def test_the_cost_of_a_training_is_its_visits_times_its_models(whole: Path) -> None:

@@ -10,13 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from curate import config, evaluate, excess, featurizing, inspection, pipeline, proxies, trainings
-from curate.contest import result
+from curate import config
+from curate.engine import flow
 from curate.errors import ConfigError
+from curate.evaluation import evaluate, trainings
 from curate.evaluation.arms import Arm
-from curate.job import open_job
+from curate.evaluation.comparison import result
 from curate.manifest import commits
 from curate.models.losses import batch_token_losses
+from curate.results import inspect
+from curate.runs import batches
+from curate.runs.job import open_job
+from curate.stages import excess_losses, proxy_states
 from curate.storage import tables
 from curate.storage.paths import RunPaths
 from tests.pipelines import tiny_world
@@ -45,7 +50,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def whole(world: World, name: str) -> Path:
-    return pipeline.run(settings(world, name), world.root / f"whole {name}")
+    return flow.run(settings(world, name), world.root / f"whole {name}")
 
 
 def settings(world: World, name: str, **changes: Any) -> config.Pipeline:
@@ -77,20 +82,20 @@ def test_both_models_are_kept_and_differ(whole: Path) -> None:
 def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(world, whole, name, tmp_path, monkeypatch):
     """Killed after the tenth step, which lies between two episodes; the reference is not made anew."""
     tiny_world.run_killed(settings(world, name), tmp_path / "run", monkeypatch, after=10)
-    pipeline.run(settings(world, name), tmp_path / "run")
+    flow.run(settings(world, name), tmp_path / "run")
     assert tiny_world.promised(tmp_path / "run") == tiny_world.promised(whole)
 
 
 def test_what_is_weighed_by_is_a_double_forward_row_by_row(whole: Path) -> None:
     """Against one row after another in a batch of its own, through each model as its file has it."""
     job = open_job(str(whole))
-    pair = proxies.pair(job, "fit", 0, job.paths.pair)
-    rows = featurizing.tokenized(job, job.read(1), job.pipeline.pool, pair.language_model, place=partial(job.place, 1))
-    found = excess.of_shard(job, 1, pair)
+    pair = proxy_states.pair(job, "fit", 0, job.paths.pair)
+    rows = batches.tokenized(job, job.read(1), job.pipeline.pool, pair.language_model, place=partial(job.place, 1))
+    found = excess_losses.of_shard(job, 1, pair)
     start = 0
     for row, length in zip(rows, found.lengths.tolist(), strict=True):
         assert row is not None
-        (batch,) = featurizing.laid_out([row], 10**6, packed=False)
+        (batch,) = batches.laid_out([row], 10**6, packed=False)
         with torch.no_grad():
             proxy = batch_token_losses(pair.language_model, batch)[0]
             with pair.reference.active():
@@ -106,9 +111,9 @@ def test_token_weights_are_aligned_with_the_tokens_and_average_to_the_row(whole:
         assert "token_weight" not in tables.read_arrow(RunPaths(whole).weights(0)).column_names
         return
     job = open_job(str(whole))
-    model, place = proxies.pair(job, "fit", 0, job.paths.pair).language_model, str
+    model, place = proxy_states.pair(job, "fit", 0, job.paths.pair).language_model, str
     rows = [row for index in range(len(job.shards))
-            for row in featurizing.tokenized(job, job.read(index), job.pipeline.pool, model, place=place)]  # fmt: skip
+            for row in batches.tokenized(job, job.read(index), job.pipeline.pool, model, place=place)]  # fmt: skip
     weights = tiny_world.weights(whole)
     total = []
     for row, own, weight in zip(rows, lists(whole), weights, strict=True):
@@ -136,14 +141,14 @@ def test_the_dataset_says_what_every_token_counts(whole: Path, name: str) -> Non
         assert manifest["token_weight_column"] == "token_weight"
         assert table["token_weight"].to_pylist() == lists(whole)
     assert (whole / "report.html").exists()
-    assert inspection.heaviest(whole, 3)[0].row.keys() == {"id", "text"}
+    assert inspect.heaviest(whole, 3)[0].row.keys() == {"id", "text"}
 
 
 def test_filtered_rows_keep_their_token_weights(world, tmp_path, whole, name):
     if name != "blade, tokens":
         return
     output = {"mode": "filtered", "keep": 0.25, "token_weight_column": "per token"}
-    run = pipeline.run(settings(world, name, output=output), tmp_path / "run")
+    run = flow.run(settings(world, name, output=output), tmp_path / "run")
     table, every = tiny_world.written(run), lists(whole)
     assert len(table) == 15
     assert table["per token"].to_pylist() == [every[row] for row in table["id"].to_pylist()]
@@ -179,7 +184,7 @@ def test_the_number_of_workers_changes_nothing(world, whole, name, tmp_path):
     """Two processes against this one."""
     if name != "blade, tokens":
         return
-    run = pipeline.run(settings(world, name, cluster={"workers": 2}), tmp_path / "run")
+    run = flow.run(settings(world, name, cluster={"workers": 2}), tmp_path / "run")
     assert parts(run) == parts(whole)
 
 
@@ -190,7 +195,7 @@ def parts(run: Path) -> dict[str, str]:
 
 
 def test_adapters_alone_are_trained_and_kept(world, tmp_path):
-    run = pipeline.run(settings(world, "blade, tokens", model={"lora": {"rank": 2}}), tmp_path / "run")
+    run = flow.run(settings(world, "blade, tokens", model={"lora": {"rank": 2}}), tmp_path / "run")
     assert tiny_world.weights(run).std() > 0
     small = (run / "state" / "twin" / "reference.safetensors").stat().st_size
     assert small < (world.model / "model.safetensors").stat().st_size / 3
@@ -205,11 +210,11 @@ def test_a_row_without_a_token_to_predict_is_set_apart_with_its_reason(world, tm
     pq.write_table(pa.table({"id": list(range(20)), "text": lines}), tmp_path / "pool.parquet")
     changed = world.settings(method=METHODS["blade, tokens"], output={"mode": "weighted"})
     changed["pool"]["path"] = str(tmp_path / "pool.parquet")
-    run = pipeline.run(config.validate(changed), tmp_path / "run")
+    run = flow.run(config.validate(changed), tmp_path / "run")
     assert tiny_world.dropped(run) == ["no token to predict within max_tokens"]
     assert lists(run)[3] is None
 
 
 def test_a_budget_of_tokens_counts_those_that_were_weighed(world, tmp_path):
-    run = pipeline.run(settings(world, "blade", output={"mode": "filtered", "tokens": 300}), tmp_path / "run")
+    run = flow.run(settings(world, "blade", output={"mode": "filtered", "tokens": 300}), tmp_path / "run")
     assert 0 < len(tiny_world.written(run)) < 60

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from curate import config, pipeline
+from curate import config
+from curate.engine import flow
 from curate.errors import ConfigError
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World
@@ -32,7 +33,7 @@ def settings(world: World, method: str, **changes: Any) -> config.Pipeline:
 
 @pytest.fixture(scope="module")
 def whole(world: World) -> Path:
-    return pipeline.run(averaged(world), world.root / "whole")
+    return flow.run(averaged(world), world.root / "whole")
 
 
 def averaged(world: World) -> config.Pipeline:
@@ -42,7 +43,7 @@ def averaged(world: World) -> config.Pipeline:
 
 @pytest.mark.parametrize("name", [*AIMED, "max_loss", "grad_norm"])
 def test_every_method_gives_weights_of_mean_one_and_those_with_a_target_see_it(world, name, tmp_path):
-    weights = tiny_world.weights(pipeline.run(settings(world, name), tmp_path / "run"))
+    weights = tiny_world.weights(flow.run(settings(world, name), tmp_path / "run"))
     assert np.isfinite(weights).all()
     assert (weights > 0).all()
     assert weights.mean() == pytest.approx(1, abs=1e-5)
@@ -55,7 +56,7 @@ def test_every_method_gives_weights_of_mean_one_and_those_with_a_target_see_it(w
 def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(world, whole, after, tmp_path, monkeypatch):
     """Killed while everything is trained on, and between two readings of a target's gradient that is a mean of several."""
     tiny_world.run_killed(averaged(world), tmp_path / "run", monkeypatch, after=after)
-    pipeline.run(averaged(world), tmp_path / "run")
+    flow.run(averaged(world), tmp_path / "run")
     assert tiny_world.promised(tmp_path / "run") == tiny_world.promised(whole)
 
 
@@ -64,13 +65,11 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(world, who
     [{"metric": "factored"}, {"power": 0.0}, {"layers": {"modules": ["o_proj"]}}, {"kept_bytes": 0}, {"read": 0.5}],
 )
 def test_every_setting_runs(world, loop, tmp_path):
-    assert (
-        tiny_world.weights(pipeline.run(settings(world, "filter_then_weight", loop=loop), tmp_path / "run")).std() > 0
-    )
+    assert tiny_world.weights(flow.run(settings(world, "filter_then_weight", loop=loop), tmp_path / "run")).std() > 0
 
 
 def test_adapters_alone_are_compared_and_trained(world, tmp_path):
-    run = pipeline.run(settings(world, "filter_then_weight", model={"lora": {"rank": 2}}), tmp_path / "run")
+    run = flow.run(settings(world, "filter_then_weight", model={"lora": {"rank": 2}}), tmp_path / "run")
     assert tiny_world.weights(run).std() > 0
 
 

@@ -13,8 +13,8 @@ import pytest
 from datasets import load_dataset
 
 import curate
-from curate.outcome import pool
 from curate.reports import view
+from curate.results.outcome import pool
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]

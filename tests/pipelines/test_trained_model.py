@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments, default_data_collator
 
-from curate import config, pipeline
+from curate import config
+from curate.engine import flow
 from curate.errors import ConfigError, ModelError
 from curate.features import store
 from curate.features.batched import collate
@@ -58,7 +59,7 @@ def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 
 def run(world: World, directory: Path, **changes: Any) -> Path:
-    return pipeline.run(config.validate(world.settings(**changes)), directory)
+    return flow.run(config.validate(world.settings(**changes)), directory)
 
 
 def facts(directory: Path) -> dict[str, Any]:

@@ -17,9 +17,11 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from curate import config, looped, pipeline
-from curate.registry import METHODS
+from curate import config
+from curate.engine import flow
+from curate.methods.registry import METHODS
 from curate.reports import frames
+from curate.stages import loop_problem
 
 ANIMALS = ("cat", "dog", "horse", "owl", "fox", "hen")
 PLACES = ("mat", "roof", "field", "river bank", "old wall", "farm")
@@ -155,8 +157,8 @@ class Killed(BaseException):
 
 def always_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     """A training's state after every step, however long it takes."""
-    monkeypatch.setattr(looped, "KEEP_SECONDS", -1.0)
-    monkeypatch.setattr(looped, "KEEP_SHARE", 1e9)
+    monkeypatch.setattr(loop_problem, "KEEP_SECONDS", -1.0)
+    monkeypatch.setattr(loop_problem, "KEEP_SHARE", 1e9)
 
 
 def run_killed(
@@ -164,9 +166,9 @@ def run_killed(
 ) -> None:
     """Run a pipeline whose training is killed after so many steps; its state is kept after the first, and every so many."""
     always_keep(monkeypatch)
-    keep, steps = looped.StoredLoop.keep, [0]
+    keep, steps = loop_problem.StoredLoop.keep, [0]
 
-    def killing(self: looped.StoredLoop, state: Any) -> None:
+    def killing(self: loop_problem.StoredLoop, state: Any) -> None:
         if steps[0] % every == 0:
             keep(self, state)
         steps[0] += 1
@@ -174,9 +176,9 @@ def run_killed(
             raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(looped.StoredLoop, "keep", killing)
+        patched.setattr(loop_problem.StoredLoop, "keep", killing)
         with pytest.raises(Killed):
-            pipeline.run(settings, run)
+            flow.run(settings, run)
 
 
 def written(run: Path) -> pa.Table:

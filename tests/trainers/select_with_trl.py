@@ -15,10 +15,10 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-from curate.training.huggingface_selecting import Selecting
+from curate.trainers.selecting_trainer import SelectingTrainer
 
 
-class SelectingTrainer(Selecting, SFTTrainer):
+class Selecting(SelectingTrainer, SFTTrainer):
     """Three lines: this one, `select`, `train`."""
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     )  # fmt: skip
     optimizer = torch.optim.SGD(causal.parameters(), lr=given["rate"])
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-    trainer = SelectingTrainer(
+    trainer = Selecting(
         model=causal, args=args, train_dataset=Dataset.from_list(given["pool"]), optimizers=(optimizer, schedule)
     )
     trainer.select(given["target"], method=given["method"], batch_size=len(given["target"]))

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.exports import export_world
+from tests.exports.export_world import Dataset
 from tests.pipelines import tiny_world
-from tests.sinks import export_world
-from tests.sinks.export_world import Dataset
 from tests.training import trained_here
 
 pytestmark = [pytest.mark.slow, pytest.mark.trainers, pytest.mark.timeout(600)]

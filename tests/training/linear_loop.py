@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from curate.methods.batch import BatchWeigher, Learner
 from curate.types import Batch
-from curate.weights.batch import BatchWeigher, Learner
 
 NOTHING = torch.zeros(0, dtype=torch.int64)
 

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from curate.bilevel.feasible import effective_share, softmax_weights, tempered
-from curate.weights.batch import Learner
-from curate.weights.bds import Bds, BdsConfig
-from curate.weights.bds_loop import BdsLoop, BdsLoopConfig, PenaltyBds, SingleBds, bds_loop
-from curate.weights.logits import SampleLogits
-from curate.weights.settings import LogitSettings
+from curate.methods.batch import Learner
+from curate.methods.bds import Bds, BdsConfig
+from curate.methods.bds_loop import BdsLoop, BdsLoopConfig, PenaltyBds, SingleBds, bds_loop
+from curate.methods.logits import SampleLogits
+from curate.methods.settings import LogitSettings
 from tests.maths.test_bilevel_vectors import RIDGE, Ridge
 from tests.maths.test_pareto_and_penalty import WANTED, A, B, descend, separable, separable_target
+from tests.methods.toy_pool import ToyPool, pool_weights
 from tests.training.linear_loop import drive
-from tests.weights.toy_pool import ToyPool, pool_weights
 
 torch.set_num_threads(1)
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from curate.methods.batch import Learner
+from curate.methods.blade_loop import BladeLoop, BladeLoopConfig, Episodes, RhoLoopConfig, Unit
 from curate.models.descent import Descent
 from curate.types import Batch
-from curate.weights.batch import Learner
-from curate.weights.blade_loop import BladeLoop, BladeLoopConfig, Episodes, RhoLoopConfig, Unit
 from tests.maths.test_bilevel_vectors import ONES, RIDGE, Ridge
 from tests.maths.test_capped_simplex import closed_form
 from tests.training.linear_loop import TARGET, whole

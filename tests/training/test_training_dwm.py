@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from curate.methods.batch import Learner
+from curate.methods.dwm_loop import DwmLoop, DwmLoopConfig, standardised
 from curate.types import Batch
-from curate.weights.batch import Learner
-from curate.weights.dwm_loop import DwmLoop, DwmLoopConfig, standardised
 
 torch.set_num_threads(1)
 ROWS, WIDTH, RATE = 24, 5, 0.02

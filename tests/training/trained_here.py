@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
-from curate.training.huggingface_selecting import Selecting
-from curate.training.selecting import Selector
+from curate.trainers.selecting_trainer import SelectingTrainer
+from curate.trainers.selector import Selector
 
 SAMPLE = Path(__file__).parents[2] / "data" / "sample"
 LOOP = {"start": 0, "refresh": 1, "memory": 0.0}
@@ -20,7 +20,7 @@ METHOD = {"name": "filter_then_weight", "loop": LOOP}
 LONGEST, RATE = 24, 0.05
 
 
-class SelectingTrainer(Selecting, Trainer):
+class Selecting(SelectingTrainer, Trainer):
     """Three lines: this one, `select`, `train`."""
 
 
@@ -69,7 +69,7 @@ def same(left: nn.Module, right: nn.Module) -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
-def trainer(directory: Path, out: Path, causal: nn.Module, **settings: Any) -> SelectingTrainer:
+def trainer(directory: Path, out: Path, causal: nn.Module, **settings: Any) -> Selecting:
     """A Trainer with plain descent, whose steps can be checked by hand."""
     args = TrainingArguments(
         output_dir=str(out),
@@ -84,7 +84,7 @@ def trainer(directory: Path, out: Path, causal: nn.Module, **settings: Any) -> S
     )
     optimizer = torch.optim.SGD(causal.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-    made = SelectingTrainer(
+    made = Selecting(
         model=causal,  # pyright: ignore[reportArgumentType]
         args=args,
         train_dataset=rows(directory, "pool", 32),  # pyright: ignore[reportArgumentType]

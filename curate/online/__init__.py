@@ -1,0 +1,1 @@
+"""Weights that follow a model while it trains: generation by generation."""

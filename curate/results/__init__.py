@@ -1,0 +1,1 @@
+"""What became of every sample of a pool."""
