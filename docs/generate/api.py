@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import curate
 from docs.generate.names import SECTIONS, Public
 
 
@@ -20,12 +19,5 @@ def api() -> str:
 def _object(public: Public) -> Iterator[str]:
     """One object."""
     yield f"### `{public.name}`"
-    shown = public.members if public.directive != "autofunction" else ""
-    options = {"*": ("   :members:",), "": ()}.get(shown, (f"   :members: {public.members}",))
-    lines = [f".. {public.directive}:: {_path(public)}{public.signature}", *options]
-    yield "\n".join(["```{eval-rst}", *lines, "```"])
-
-
-def _path(public: Public) -> str:
-    """What a user imports, where `curate` has it by that name, so that the page names it so."""
-    return public.name if public.name.removeprefix("curate.") in curate.__all__ else public.path
+    options = ["   :members:"] if public.members and public.directive != "autofunction" else []
+    yield "\n".join(["```{eval-rst}", f".. {public.directive}:: {public.path}{public.signature}", *options, "```"])

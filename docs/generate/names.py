@@ -4,28 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
-
-import curate
-
-MOVED = (Path(curate.__file__).parent / "methods").is_dir()
-"""Whether modules stand where they are going to be; once they do, the first of each pair below can go."""
-
-
-def _now(before: str, after: str) -> str:
-    return after if MOVED else before
-
 
 MODULES = {
     "config": "curate.config",
     "cli": "curate.cli",
     "errors": "curate.errors",
-    "methods": _now("curate.registry", "curate.methods.registry"),
-    "exports": _now("curate.sinks.exports.registry", "curate.exports.registry"),
-    "secrets": _now("curate.sinks.secrets", "curate.hub.secrets"),
+    "methods": "curate.methods.registry",
+    "exports": "curate.exports.registry",
+    "secrets": "curate.hub.secrets",
     "executors": "curate.executors.base",
-    "preload": _now("curate.early", "curate.executors.preload"),
+    "preload": "curate.executors.preload",
 }
 """What a module is called here → its path."""
 
@@ -36,61 +25,54 @@ class Public:
 
     Attributes:
         name: as the user writes it.
-        path: where it is read from.
-        directive: of Sphinx, with its options.
+        home: where it stands, if that package does not have it by this name.
+        directive: of Sphinx.
         signature: in place of the one found, where that one says nothing to a reader.
-        members: that are shown, `*` for all with a docstring.
+        members: whether to show those that have a docstring.
     """
 
     name: str
-    path: str
+    home: str = ""
     directive: str = "autoclass"
     signature: str = ""
-    members: str = "*"
+    members: bool = True
+
+    @property
+    def path(self) -> str:
+        """What Sphinx reads."""
+        package, _, own = self.name.rpartition(".")
+        return self.name if own in getattr(import_module(package), "__all__", ()) or not self.home else self.home
 
 
 SECTIONS: dict[str, tuple[Public, ...]] = {
     "Runs": (
-        Public("curate.run", "curate.api.run", "autofunction"),
-        Public("curate.Run", "curate.api.Run"),
-        Public("curate.Pipeline", "curate.api.Pipeline", signature="(**sections)", members=""),
+        Public("curate.run", directive="autofunction"),
+        Public("curate.Run"),
+        Public("curate.Pipeline", signature="(**sections)", members=False),
     ),
     "Reading weights while training": (
-        Public("curate.stream", "curate.api.stream", "autofunction"),
-        Public("curate.Stream", "curate.api.Stream", signature="()"),
-        Public("curate.WeightedSampler", "curate.api.WeightedSampler"),
+        Public("curate.stream", directive="autofunction"),
+        Public("curate.Stream", signature="()"),
+        Public("curate.WeightedSampler"),
     ),
     "Into a trainer": (
-        Public(
-            "curate.WeightedTrainer",
-            _now(
-                "curate.training.weighted_trainer.WeightedTrainer", "curate.trainers.weighted_trainer.WeightedTrainer"
-            ),
-            members="",
-        ),
-        Public("curate.Selector", _now("curate.training.selecting.Selector", "curate.trainers.selector.Selector")),
-        Public(
-            "curate.SelectingTrainer",
-            _now(
-                "curate.training.huggingface_selecting.Selecting",
-                "curate.trainers.selecting_trainer.SelectingTrainer",
-            ),
-        ),
+        Public("curate.WeightedTrainer", members=False),
+        Public("curate.Selector"),
+        Public("curate.SelectingTrainer"),
     ),
     "For authors of methods": (
-        Public("curate.methods.Entry", _now("curate.registry.Entry", "curate.methods.registry.Entry"), signature="()"),
-        Public(
-            "curate.methods.PoolWeigher",
-            _now("curate.weights.base.PoolWeigher", "curate.methods.base.PoolWeigher"),
-            signature="()",
-        ),
-        Public(
-            "curate.methods.BatchWeigher",
-            _now("curate.weights.batch.BatchWeigher", "curate.methods.batch.BatchWeigher"),
-            signature="()",
-        ),
+        Public("curate.methods.PoolWeigher", "curate.methods.base.PoolWeigher", signature="()"),
+        Public("curate.methods.Problem", "curate.methods.base.Problem", signature="()"),
+        Public("curate.methods.Features", "curate.types.Features"),
+        Public("curate.methods.BatchWeigher", "curate.methods.batch.BatchWeigher", signature="()"),
+        Public("curate.methods.Learner", "curate.methods.batch.Learner", signature="()"),
+        Public("curate.methods.SampleGradients", "curate.methods.batch.SampleGradients", signature="()"),
+        Public("curate.methods.Reading", "curate.methods.batch.Reading", signature="()"),
+        Public("curate.methods.Candidates", "curate.methods.batch.Candidates", signature="()"),
+        Public("curate.methods.Batch", "curate.types.Batch"),
+        Public("curate.methods.Entry", "curate.methods.registry.Entry", signature="()"),
     ),
-    "Errors": (Public("curate.errors", "curate.errors", "automodule"),),
+    "Errors": (Public("curate.errors", directive="automodule"),),
 }
 """Headings of the page of the Python API → what stands below them."""
 

@@ -30,11 +30,15 @@ def plain(text: str) -> str:
 
 
 def methods() -> str:
-    """Every method, linked to its paper."""
+    """Every method: what it does, what that costs and when to choose it; linked to its paper."""
+    entries = list(module("methods").METHODS.values())
+    titles = {"costs": "passes over the pool", "choose": "choose it when"}
+    more = {name: title for name, title in titles.items() if hasattr(entries[0], name)}
     rows = (
-        (f"`{each.name}`", each.reads, paper(each.paper), each.summary) for each in module("methods").METHODS.values()
+        (f"`{each.name}`", each.summary, *(getattr(each, name) for name in more), each.reads, paper(each.paper))
+        for each in entries
     )
-    return table(("method", "needs", "paper", "what a weight means"), rows)
+    return table(("method", "does", *more.values(), "needs", "paper"), rows)
 
 
 def paper(reference: str) -> str:

@@ -24,9 +24,9 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 def pages() -> list[Path]:
-    """The README and every page of the site."""
+    """README, CONTRIBUTING and every page of the site."""
     found = sorted((ROOT / "docs").rglob("*.md"))
-    return [ROOT / "README.md", *(page for page in found if "_build" not in page.parts)]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(page for page in found if "_build" not in page.parts)]
 
 
 def written(text: str) -> str:

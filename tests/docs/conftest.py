@@ -1,4 +1,4 @@
-"""Worlds that pages share, and the sum of what was run."""
+"""What pages share: worlds, and a warm process; and the sum of what was run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import pytest
 
 from tests.docs.commands import Warm
 from tests.docs.running import Counts
-
-TOTAL: dict[str, Counts] = {}
-"""Page → what was run of it in this session."""
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +26,9 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How much of the documentation was executed."""
-    if TOTAL:
-        terminalreporter.write_line(f"documentation: {len(TOTAL)} pages, {sum(TOTAL.values(), Counts())}")
+    """How much of the documentation was executed, in whichever process it was."""
+    reports = [each for outcome in ("passed", "failed") for each in terminalreporter.getreports(outcome)]
+    found = [value for report in reports for name, value in report.user_properties if name == "documentation"]
+    if found:
+        total = sum((Counts(*each) for each in found), Counts())  # pyright: ignore[reportGeneralTypeIssues]
+        terminalreporter.write_line(f"documentation: {len(found)} pages, {total}")

@@ -69,9 +69,13 @@ class Page:
 
 
 def names() -> list[str]:
-    """The README and every page of the site, by path."""
+    """README, CONTRIBUTING and every page of the site, by path."""
     pages = sorted((ROOT / "docs").rglob("*.md"))
-    return ["README.md", *(str(page.relative_to(ROOT)) for page in pages if "_build" not in page.parts)]
+    return [
+        "README.md",
+        "CONTRIBUTING.md",
+        *(str(page.relative_to(ROOT)) for page in pages if "_build" not in page.parts),
+    ]
 
 
 def read(name: str) -> Page:

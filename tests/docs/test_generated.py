@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+import curate
 from docs.generate import commands, keys, names, write
 
 PAGES = {str(path.relative_to(write.ROOT)): path.read_text() for path in write.pages()}
@@ -42,6 +43,11 @@ def test_every_key_of_every_method_has_a_line() -> None:
         section = text.split(f"### `method.name: {entry.name}`")[1].split("\n### ")[0].split("\n## ")[0]
         own = set(entry.method().Config.model_fields) - {"name"}
         assert {key for key in own if f"| `method.{key}` |" not in section} == set()
+
+
+def test_every_public_name_is_on_the_page_of_the_python_api() -> None:
+    shown = {public.name for objects in names.SECTIONS.values() for public in objects}
+    assert {f"curate.{name}" for name in curate.__all__} <= shown
 
 
 def test_every_verb_has_a_section() -> None:

@@ -19,6 +19,7 @@ import socket
 import sys
 import threading
 import traceback
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -39,16 +40,14 @@ LATE = (
     "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
 )
-"""What a command imports only when it comes to it."""
+"""Of other packages."""
 
 
 def serve(path: str) -> None:
     """Answer commands until the process that asks is gone."""
-    for found in pkgutil.walk_packages(import_module("curate").__path__, "curate."):
-        if not found.name.endswith("__main__"):
-            import_module(found.name)
-    for name in LATE:
-        import_module(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of modules that have moved
+        import_everything()
     without_workers()
     gc.freeze()  # a child that collects garbage would copy what it inherited
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -63,6 +62,15 @@ def serve(path: str) -> None:
             server.close()
             answer(connection)
         connection.close()
+
+
+def import_everything() -> None:
+    """All of curate, and what a command imports only when it comes to it."""
+    for found in pkgutil.walk_packages(import_module("curate").__path__, "curate."):
+        if not found.name.endswith("__main__"):
+            import_module(found.name)
+    for name in LATE:
+        import_module(name)
 
 
 def without_workers() -> None:
@@ -99,6 +107,9 @@ def become(asked: dict[str, Any], streams: list[int]) -> None:
     """Be the process that was asked for, to its end."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the old ones remember what they were connected to
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["environment"])

@@ -1,11 +1,6 @@
 import curate
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
-if not hasattr(curate, "WeightedTrainer"):  # until it is there
-    from curate.training.weighted_trainer import WeightedTrainer
-
-    curate.WeightedTrainer = WeightedTrainer
-
 model = AutoModelForCausalLM.from_pretrained("model")
 tokenizer = AutoTokenizer.from_pretrained("model")
 tokenizer.pad_token = tokenizer.eos_token
