@@ -7,6 +7,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -17,6 +18,13 @@ from tests.docs.pages import ROOT, Block, Page, PageError
 PRELUDES = Path(__file__).parent / "preludes"
 SECONDS = 900
 """The longest that one command may take."""
+SOME = {"target": {"path": "target.jsonl"}, "model": {"name": "model"}}
+WHOLES: tuple[dict[str, Any], ...] = (
+    {**SOME, "pool": {"path": "pool.parquet"}, "method": {"name": "less"}},
+    {**SOME, "pool": {"path": "pool.parquet"}, "method": {"name": "blade"}},
+    {**SOME, "pool": {"path": "a", "prompt": "q", "completion": "a"}, "method": {"name": "bds", "loop": {}}},
+)
+"""Pipelines that a part of one may belong to."""
 
 
 @dataclass
@@ -149,8 +157,8 @@ def check_syntax(block: Block) -> None:
     if block.language in ("console", "bash"):
         for command in block.commands or [block.text]:
             check_bash(command)
-    if block.language == "yaml" and is_pipeline(block.text):
-        check_pipeline(block.text)
+    if block.language == "yaml":
+        check_yaml(block.text)
 
 
 def check_python(text: str) -> None:
@@ -166,13 +174,30 @@ def check_bash(command: str) -> None:
         raise PageError(f"not bash: {done.stderr}")
 
 
-def is_pipeline(text: str) -> bool:
-    """Whether a YAML text is a pipeline file: it has a pool and a method."""
+def check_yaml(text: str) -> None:
+    """YAML that is only shown: a whole pipeline file is valid, and so is a part of one in some whole; else it can be read."""
     try:
         parsed = [each for each in yaml.safe_load_all(text) if isinstance(each, dict)]
     except yaml.YAMLError as error:
         raise PageError(f"not YAML: {error}") from None
-    return any({"pool", "method"} <= each.keys() for each in parsed)
+    for part in parsed:
+        if {"pool", "method"} <= part.keys():
+            check_pipeline(text)
+        elif part.keys() <= names.module("config").schema()["properties"].keys():
+            check_part(part)
+
+
+def check_part(part: dict[str, Any]) -> None:
+    """Sections of a pipeline file are valid beside those that some pipeline has."""
+    found = []
+    for whole in WHOLES:
+        try:
+            names.module("config").validate({**whole, **part})
+        except names.module("errors").CurateError as error:
+            found.append(str(error))
+        else:
+            return
+    raise PageError(f"no part of a pipeline file: {' / '.join(found)}")
 
 
 def check_pipeline(text: str) -> None:

@@ -32,6 +32,10 @@ BROKEN = {
         "<!-- test: shown reason=a bucket -->\n```yaml\npool: {path: s3://a, txt: b}\nmethod: {name: random}\n```",
         "not a pipeline file: .*txt",
     ),
+    "a wrong part of a pipeline that is only shown": (
+        "<!-- test: shown reason=a part -->\n```yaml\nmethod: {name: blade, loop: {pases: 2}}\n```",
+        "no part of a pipeline file: .*pases",
+    ),
     "wrong Python that is only shown": ("<!-- test: shown reason=a GPU -->\n```python\nif\n```", "not Python"),
     "wrong bash that is only shown": ("<!-- test: shown reason=Slurm -->\n```console\n$ if\n```", "not bash"),
 }
