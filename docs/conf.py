@@ -32,7 +32,10 @@ exclude_patterns = ["_build"]
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!curate\.).*"),  # types of other packages: their pages are not on this site
-    ("py:.*", r"curate\..*\.(Descent|LayerSettings|Observer|PoolReader|Optimizer)"),  # types in signatures that no user makes
+    (
+        "py:.*",
+        r"curate\..*\.(Descent|LayerSettings|Observer|PoolReader|Optimizer)",
+    ),  # types in signatures that no user makes
 ]
 
 default_role = "literal"  # docstrings write code as Markdown does
@@ -42,8 +45,6 @@ autodoc_typehints_format = "short"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
-
-smartquotes = False  # a command is shown as it is typed
 
 html_theme = "furo"
 html_title = "curate"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,9 +25,13 @@ def cell(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A docstring's text on one line, in which nothing outside of code is taken for a tag."""
+    """A docstring's text on one line, in which nothing outside of code is taken for a tag or a dash."""
     parts = " ".join(text.split()).split("`")
-    return "`".join(part.replace("<", "\\<") if at % 2 == 0 else part for at, part in enumerate(parts))
+    return "`".join(part if at % 2 else _escaped(part) for at, part in enumerate(parts))
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"(?<![\w-])(--[a-z][\w-]*)", r"`\1`", text).replace("<", "\\<")
 
 
 def methods() -> str:
