@@ -6,11 +6,13 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import pytest
 from pydantic.fields import FieldInfo
@@ -246,7 +248,31 @@ def test_every_module_and_every_public_function_and_class_says_what_it_is_for():
 LOOPLESS = FieldInfo()
 
 
-@pytest.mark.parametrize("entry", METHODS.values(), ids=METHODS)
+OWN = METHODS.own
+
+
+@pytest.mark.parametrize("entry", OWN.values(), ids=OWN)
+def test_a_registry_line_says_what_a_method_does_what_it_costs_and_when_to_choose_it(entry):
+    assert 0 < len(entry.summary) <= 90
+    assert entry.summary.endswith(".")
+    assert entry.costs
+    assert entry.choose
+    assert (entry.package, entry.version, entry.problem, entry.identity) == ("curate", "", "", [])
+
+
+@pytest.mark.parametrize("entry", OWN.values(), ids=OWN)
+def test_a_registry_line_states_the_passes_that_the_cost_model_counts(entry):
+    """Forward and backward, at the defaults; the target's share is in them."""
+    field = entry.method().Config.model_fields.get("loop")
+    loops = (
+        [kind for kind in get_args(field.annotation) or [field.annotation] if kind is not type(None)] if field else []
+    )
+    for loop in (kind() for kind in loops):
+        assert f"{loop.passes * loop.work + loop.predictions / 3:.1f}" in entry.costs
+    assert bool(loops) == bool(re.search(r"\d\.\d", entry.costs))
+
+
+@pytest.mark.parametrize("entry", OWN.values(), ids=OWN)
 def test_a_registry_entry_agrees_with_its_class(entry):
     method = entry.method()
     made = method(method.Config())
@@ -276,7 +302,7 @@ def test_every_method_file_is_registered():
         for module in modules()
         if module.__name__.startswith("curate.methods.") and hasattr(module, "METHOD")
     }
-    assert found == {entry.module for entry in METHODS.values()}
+    assert found == {entry.module for entry in OWN.values()}
 
 
 def test_every_module_can_be_imported_alone():

@@ -13,9 +13,11 @@ from curate import config
 from curate.config import Pipeline
 from curate.manifest import commits
 from curate.manifest import run as runs
+from curate.methods.registry import METHODS
 from curate.runs.job import Job
 from curate.sources.base import Source
 from curate.sources.config import SourceConfig
+from curate.sources.registry import FORMATS
 from curate.storage.fingerprint import fingerprint
 
 CONTENT = ("prepare", "target", "featurize")
@@ -65,6 +67,7 @@ def stages(
         stage("featurize", ("prepare", *proxy), _reader(pipeline, encoder))
     read = [_target(section, source) for section, source in zip(pipeline.targets, targets, strict=True)]
     own = [_method(settings["method"], weigher), pipeline.seed, *([read, settings["refine"]] if pipeline.loop else [])]
+    own += METHODS[pipeline.method.name].identity
     on = ("featurize", "target") if pipeline.reads_features else ("prepare", "proxy") if pipeline.loop else ("prepare",)
     if pipeline.online is not None:
         stage("twin", on, *own)
@@ -117,7 +120,7 @@ def _prepared(job: Job, index: int) -> list[Any]:
     """A shard before it is read: its file's bytes, where it lies in them, and the columns that all files agreed on."""
     shard, pool = job.parts[index], job.pipeline.pool
     place = [shard.file.sha256, shard.file.format, shard.start, shard.rows]
-    return [place, job.record.pool["schema"], pool.fields, pool.on_bad_row]
+    return [place, job.record.pool["schema"], pool.fields, pool.on_bad_row, *FORMATS[shard.file.format].identity]
 
 
 def _featurized(job: Job, index: int) -> list[Any]:
@@ -150,5 +153,6 @@ def _target(section: Any, source: Source) -> list[Any]:
 
 
 def _reading(section: SourceConfig) -> list[Any]:
-    """How rows become texts."""
-    return [section.fields, section.max_chars]
+    """How rows become texts; of a format of another package, its version too."""
+    read = FORMATS.get(section.format)
+    return [section.fields, section.max_chars, *(read.identity if read is not None else [])]

@@ -22,6 +22,7 @@ from curate.features import store
 from curate.manifest import commits
 from curate.manifest import run as runs
 from curate.manifest.events import Events
+from curate.methods.guarded import check_mean
 from curate.methods.registry import METHODS
 from curate.models.base import ModelConfig
 from curate.sinks import render, tally
@@ -40,7 +41,7 @@ if TYPE_CHECKING:  # what trains loads the model libraries, which the process th
     from curate.training.modelled import Modelled
     from curate.training.paired import Paired
 
-STATED = ("method", "model", "revision", "target_sha256", "config_sha256", "version", "normalisation")
+STATED = ("method", "package", "model", "revision", "target_sha256", "config_sha256", "version", "normalisation")
 """Facts that every part of the dataset carries in its metadata."""
 
 
@@ -81,7 +82,7 @@ class Job:
 
     def method(self) -> Any:
         """The method of the pipeline, built from its section."""
-        made = METHODS[self.pipeline.method.name].method()(self.pipeline.method)
+        made = METHODS[self.pipeline.method.name].made(self.pipeline.method)
         if self.pipeline.loop is None:
             return made
         if self.pipeline.loop.predictions:
@@ -182,6 +183,12 @@ class Job:
         counts = table["tokens"].to_numpy().astype(np.int64) if "tokens" in table.column_names else None
         return ShardWeights(table["weight"].to_numpy().astype(np.float32), counts)
 
+    def check_mean(self) -> None:
+        """Whether the weights of another package's method have mean 1 over the pool. Raises ModelError."""
+        method = METHODS[self.pipeline.method.name]
+        if method.outside:
+            check_mean(method, (shard.weights for shard in self.shard_weights()))
+
     def shard_weights(self) -> Iterator[ShardWeights]:
         """The weights of every shard, in order."""
         return (self.learned(index) for index in range(self.record.shards))
@@ -228,6 +235,7 @@ class Job:
         return {
             "name": f"Dataset weighted by {method.name}",
             "method": method.name,
+            **({"package": method.provider} if method.outside else {}),
             "paper": method.paper,
             "model": Path(model["name"]).name if model and Path(model["name"]).exists() else model.get("name"),
             "revision": model.get("revision") or model.get("fingerprint"),
@@ -254,7 +262,7 @@ class Job:
     @property
     def stated(self) -> str:
         """The facts that every part of the dataset carries, as JSON."""
-        return json.dumps({name: self.facts[name] for name in STATED}, sort_keys=True)
+        return json.dumps({name: self.facts[name] for name in STATED if name in self.facts}, sort_keys=True)
 
 
 class StoredProblem:

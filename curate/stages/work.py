@@ -219,6 +219,7 @@ def _masked(state: dict[str, np.ndarray], features: Features) -> np.ndarray:
 def select(job: Job, _: int) -> Outcome:
     """Decide once for the pool which rows are written."""
     output = job.pipeline.output
+    job.check_mean()
     change = adjustment.adjustment(job.labelled_weights, output)
     chosen = selection.select(
         lambda: (change.of(*found) for found in job.labelled_weights()), output, job.pipeline.seed
