@@ -31,14 +31,9 @@ class GuardedMethod:
     """
 
     def __init__(self, entry: Entry, config: Any) -> None:
-        self._entry, made = entry, entry.method()
+        self._entry, self.config, made = entry, config, entry.method()
         with guarded(entry, ModelError):
             self._method = made(config)
-
-    @property
-    def config(self) -> Any:
-        """Its settings."""
-        return self._method.config
 
     @property
     def reads(self) -> tuple[str, ...]:

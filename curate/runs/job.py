@@ -89,7 +89,7 @@ class Job:
             return self.by_models()
         from curate.training.loop import Looped
 
-        return Looped(made.batch_weigher, self.pipeline.loop, share=made.config.effective_share)
+        return Looped(made.batch_weigher, self.pipeline.loop, share=getattr(made.config, "effective_share", None))
 
     @property
     def online(self) -> OnlineConfig:
