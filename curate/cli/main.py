@@ -323,10 +323,10 @@ def methods() -> None:
     from curate.cli import tables
     from curate.methods.registry import METHODS
 
-    columns = ("method", "needs", "paper", "what a weight means")
+    columns = ("method", "package", "needs", "paper", "what it does")
     table = tables.table(*columns, left=columns)
     for entry in METHODS.values():
-        table.add_row(entry.name, entry.reads, entry.paper, entry.summary)
+        table.add_row(entry.name, entry.provider, entry.reads, entry.paper, entry.summary)
     out.print(table)
 
 

@@ -5,11 +5,12 @@ Those of a package are loaded when a file names it; the schema lists all that ca
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
+from pydantic import Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
 from curate.errors import ConfigError
@@ -18,9 +19,12 @@ from curate.methods.settings import LoopSettings
 from curate.plugins.guard import guarded
 from curate.types import Section
 
-OwnConfig = Annotated[
-    reduce(or_, [entry.method().Config for entry in METHODS.own.values()]), Field(discriminator="name")
-]
+OWN: list[type[Section]] = [entry.method().Config for entry in METHODS.own.values()]
+
+
+def union(configs: list[type[Section]]) -> Any:
+    """Any of these, told apart by its name."""
+    return Annotated[reduce(or_, configs), Field(discriminator="name")]
 
 
 def settings_of(entry: Entry) -> type[Section]:
@@ -39,24 +43,22 @@ class _Named:
     """What pydantic asks of the `method` field."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        own = handler.generate_schema(OwnConfig)
+        own = handler.generate_schema(union(OWN))
         dump = core_schema.wrap_serializer_function_ser_schema(_dumped, info_arg=True, schema=own)
         return core_schema.no_info_wrap_validator_function(_validated, own, serialization=dump)
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        found = handler(schema)
-        for name in METHODS.keys() - METHODS.own.keys():
-            try:
-                own = handler(settings_of(METHODS[name]).__pydantic_core_schema__)
-            except ConfigError:  # whoever names it hears why
-                continue
-            found["oneOf"].append(own)
-            found["discriminator"]["mapping"][name] = own["$ref"]
-        return found
 
 
 MethodConfig = Annotated[Any, _Named()]
 """A `method` section: an instance of the method's `Config`."""
+
+
+def installed() -> list[type[Section]]:
+    """The settings of the methods of installed packages; of what cannot be used, nothing."""
+    found = []
+    for name in METHODS.keys() - METHODS.own.keys():
+        with suppress(ConfigError):  # whoever names it hears why
+            found.append(settings_of(METHODS[name]))
+    return sorted(found, key=lambda config: config.model_fields["name"].default)
 
 
 def _validated(value: Any, own: Any) -> Any:
@@ -75,9 +77,7 @@ def _validated(value: Any, own: Any) -> Any:
 @cache
 def _adapter(config: type[Section]) -> TypeAdapter[Any]:
     """One more branch of the union, so that messages find its keys as they find those of ours."""
-    other = METHODS.own["uniform"].method().Config
-    both: Any = Annotated[reduce(or_, [config, other]), Field(discriminator="name")]
-    return TypeAdapter(both)
+    return TypeAdapter(union([config, OWN[0]]))
 
 
 def _dumped(value: Any, own: Any, info: core_schema.SerializationInfo) -> Any:

@@ -32,9 +32,9 @@ class Entry(Component):
     beware: str
 
     @classmethod
-    def blank(cls) -> dict[str, Any]:
+    def blank(cls, problem: str) -> dict[str, Any]:
         """No word about what it does."""
-        return dict.fromkeys(("writes", "honours", "beware"), "-")
+        return {"writes": f"Cannot be used: {problem}", "honours": "-", "beware": "-"}
 
     def exporter(self) -> type[Exporter]:
         """The class that writes for it. Raises ConfigError if another package's cannot be used."""

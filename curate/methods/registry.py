@@ -34,9 +34,9 @@ class Entry(Component):
     loop: bool = False
 
     @classmethod
-    def blank(cls) -> dict[str, Any]:
+    def blank(cls, problem: str) -> dict[str, Any]:
         """No word about what it does."""
-        return dict.fromkeys(("features", "paper", "summary", "costs", "choose"), "-")
+        return {**dict.fromkeys(("features", "paper", "costs", "choose"), "-"), "summary": f"Cannot be used: {problem}"}
 
     @property
     def reads(self) -> str:

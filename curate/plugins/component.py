@@ -54,8 +54,8 @@ class Component:
         return f"{self.kind} {self.name}" + (f" of {self.provider}" if self.outside else "")
 
     @classmethod
-    def blank(cls) -> dict[str, Any]:
-        """The fields that a subclass adds, for a line that says no more than why it cannot be used."""
+    def blank(cls, problem: str) -> dict[str, Any]:
+        """The fields that a subclass adds, of a line that says no more than why it cannot be used."""
         return {}
 
     def mistake(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from typing import Any, Generic, TypeVar
 
 from curate.plugins.component import OWN, Component, named
@@ -56,9 +57,13 @@ class Registry(Mapping[str, Kind], Generic[Kind]):
         return name in self._own or name in installed(self.group)
 
     def _twice(self, name: str, providers: list[str], point: EntryPoint) -> Kind:
-        problem = f"one name in {len(providers)} packages ({', '.join(providers)}): uninstall all but one of them"
+        problem = f"one name in {len(providers)} packages ({' and '.join(providers)}): uninstall all but one of them"
         known = self._own.get(name)
-        return replace(known, problem=problem) if known else _broken(point, self._kind, problem)
+        return (
+            replace(known, **self._kind.blank(problem), problem=problem)
+            if known
+            else _broken(point, self._kind, problem)
+        )
 
 
 @cache
@@ -80,14 +85,24 @@ def described(point: EntryPoint, kind: type[Kind]) -> Kind:
     if not isinstance(found, kind):
         expected = f"{kind.__module__.rsplit('.', 1)[0]}.{kind.__name__}"
         return _broken(point, kind, f"{point.value} is a {type(found).__name__} and not a {expected}")
-    wrong = found.mistake()
+    wrong = _mistake(found, point)
+    return _broken(point, kind, wrong) if wrong else replace(found, **_from(point), problem="")
+
+
+def _mistake(found: Component, point: EntryPoint) -> str:
+    """What is wrong with a line, its module not being imported yet; empty if nothing is."""
     if found.name != point.name:
-        wrong = f"{point.value} has the name {found.name!r}, its entry point {point.name!r}"
-    return replace(found, **_from(point), problem=wrong)
+        return f"{point.value} has the name {found.name!r}, its entry point {point.name!r}"
+    try:
+        if find_spec(found.module) is None:
+            return f"there is no module {found.module}"
+    except Exception as error:
+        return f"{found.module} cannot be imported: {named(error)}"
+    return found.mistake()
 
 
 def _broken(point: EntryPoint, kind: type[Kind], problem: str) -> Kind:
-    return kind(**kind.blank(), name=point.name, module=point.module, **_from(point), problem=problem)
+    return kind(**kind.blank(problem), name=point.name, module=point.module, **_from(point), problem=problem)
 
 
 def _from(point: EntryPoint) -> dict[str, str]:

@@ -62,9 +62,9 @@ class Entry(Component):
     summary: str
 
     @classmethod
-    def blank(cls) -> dict[str, Any]:
+    def blank(cls, problem: str) -> dict[str, Any]:
         """No word about what it is."""
-        return {"suffixes": (), "summary": "-"}
+        return {"suffixes": (), "summary": f"Cannot be used: {problem}"}
 
     def mistake(self) -> str:
         """What is wrong with the line."""
