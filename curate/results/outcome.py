@@ -160,7 +160,7 @@ def _preferences(root: Path, frame: pl.LazyFrame, columns: Sequence[str]) -> lis
 def _facts(manifest: dict[str, Any], record: run.RunRecord) -> list[tuple[str, str]]:
     written = sum(part["size"] for part in manifest["parts"])
     lines = {
-        "method": f"{manifest['method']} ({manifest['paper']})",
+        "method": f"{_method(manifest)} ({manifest['paper']})",
         "proxy": manifest["model"],
         "output": manifest["rule"] or manifest["mode"],
         "rows": f"{manifest['rows_in']:,} in the pool, {manifest['rows_out']:,} written",
@@ -171,3 +171,9 @@ def _facts(manifest: dict[str, Any], record: run.RunRecord) -> list[tuple[str, s
         "curate": manifest["version"],
     }
     return [(label, value) for label, value in lines.items() if value]
+
+
+def _method(manifest: dict[str, Any]) -> str:
+    """The method, and its package if that is not curate."""
+    package = manifest.get("package")
+    return f"{manifest['method']} of {package}" if package else manifest["method"]
