@@ -11,7 +11,7 @@ from curate.plugins.guard import broken, guarded
 from curate.sources.files import display
 from curate.sources.inspected import Inspected
 from curate.sources.registry import Entry
-from curate.storage.limits import Limits
+from curate.storage.limits import Limits, check_decoded
 from curate.types import Shard
 
 
@@ -54,4 +54,7 @@ class GuardedFormat:
             raise broken(self._entry, DataError, at, f"columns {found or 'none'}", f"columns {wanted}")
         if len(table) != shard.rows:
             raise broken(self._entry, DataError, at, f"{len(table)} rows", f"{shard.rows} rows")
+        with guarded(self._entry, DataError, at):
+            table.validate(full=True)  # lengths of unchecked offsets mean nothing
+        check_decoded(display(shard.file.path), table, limits=limits)
         return table
