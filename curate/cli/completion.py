@@ -9,6 +9,10 @@ SHOWN = 100
 """Run directories that are offered at most."""
 
 
+CONTROLS = ("uniform", "random", "mixing", "clean")
+"""As `curate.config.evaluation` has them, whose import takes seconds."""
+
+
 def methods(incomplete: str) -> list[tuple[str, str]]:
     """Names of methods, each with what it does."""
     from curate.methods.registry import METHODS
@@ -39,8 +43,6 @@ def documents(incomplete: str) -> list[str]:
 
 def controls(incomplete: str) -> list[str]:
     """Lists of controls, one more at a time."""
-    from curate.config.evaluation import CONTROLS
-
     before, comma, last = incomplete.rpartition(",")
     given = before.split(",")
     return [f"{before}{comma}{name}" for name in CONTROLS if name.startswith(last) and name not in given]

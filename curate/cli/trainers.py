@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import redirect_stdout
 from typing import Annotated
 
 import typer
@@ -62,7 +63,8 @@ def check_trainer(trainer: Trainer, as_json: Json = False) -> None:
     find(trainer)  # before the libraries are loaded
     from curate.trainers import check_trainer as checking
 
-    found = checking.check(trainer)
+    with redirect_stdout(sys.stderr):  # trainers print what they like
+        found = checking.check(trainer)
     if as_json:
         from curate.cli.documents.base import number
         from curate.cli.documents.others import CheckTrainer
