@@ -1,5 +1,6 @@
 # Two commands do everything, each with its own set-up: `make quickstart` and `make test`.
-PYTHON ?= python3.11
+PYTHON ?= $(shell for python in python3 python python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 PEERS := bergson dattri-llm opacus
 TRAINERS := trl ms-swift llamafactory mosaic megatron
@@ -17,8 +18,8 @@ smollm2: data/sample/smollm2/.made  ## the same flow with the pretrained SmolLM2
 arena: data  ## which method helps on which of three problems
 	$(BIN)/curate arena pipelines/arena/small.yaml
 
-test: data  ## everything that is fast enough to run on every change
-	$(BIN)/python -m pytest -m "not slow"
+test: data  ## everything that is fast enough to run on every change, on all cores
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal --durations 20
 
 test-slow: data data/sample/smollm2/.made  ## the rest: the real pretrained model
 	$(BIN)/python -m pytest -m "slow and not trainers"
@@ -38,6 +39,7 @@ bench-features: .venv/.installed data/packages/.made $(PEERS:%=.bench/%/.install
 data: data/sample/.made data/sample/arena/.made  ## the sample pools, targets and proxies
 
 .venv/.installed: requirements.lock pyproject.toml
+	$(if $(PYTHON),,$(error curate needs Python 3.11 or newer: install one, or name it, as in `make test PYTHON=python3.12`))
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' requirements.lock)
 	$(BIN)/python -m pip install --quiet -r requirements.lock

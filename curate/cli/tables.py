@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from curate.reports import generations
-from curate.reports import status as statuses
 from curate.reports.figures import amount
 from curate.reports.progress import duration
 from curate.reports.terminal import escape
+from curate.results import status as statuses
 
 SHOWN = 12
 """Newest generations that are listed."""

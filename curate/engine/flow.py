@@ -1,4 +1,4 @@
-"""The flow. Read `run` first: it is the picture in the README."""
+"""The flow. Read `run` first: it is the picture in the documentation."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from curate import stages
 from curate.config import Pipeline
 from curate.engine import inputs, tasks
 from curate.engine.reuse import Links, Reuse, lost_proxy
-from curate.engine.tasks import UNKNOWN, Extent
 from curate.errors import ConfigError, ResourceError
 from curate.executors.base import Executor
 from curate.executors.local import LocalExecutor
@@ -23,6 +23,7 @@ from curate.models import device
 from curate.reports.progress import Observer, Silent
 from curate.results import outcome
 from curate.runs.job import open_job
+from curate.stages.stage import Extent
 from curate.storage import atomic, lock
 from curate.storage.paths import RunPaths
 
@@ -68,19 +69,10 @@ def run(
         Flow(paths, observer, workers or crew.get) as flow,
     ):
         flow.open(pipeline, allow_environment_change, reuse)
-        flow.map("prepare")
-        if pipeline.reads_model:
-            flow.once("proxy")
-        if pipeline.reads_features:
-            flow.map("target")
-            flow.map("featurize")
-        flow.once("fit")
-        if pipeline.refine is not None:
-            flow.map("prepare", generated=True)
-        flow.map("weigh")
-        flow.once("select")
-        flow.map("render")
-        flow.once("seal")
+        for stage in flow.stages:  # prepare, proxy, target, featurize, fit, weigh, select, render, seal
+            flow.map(stage)
+            if stage == "fit" and pipeline.refine is not None:
+                flow.map("prepare", generated=True)
         flow.report()
     return run_dir
 
@@ -132,19 +124,21 @@ class Flow:
             self._record = inputs.begin(
                 self._paths, pipeline, self._observer, allow_environment_change=allow_environment_change, reuse=reuse
             )
+        self._table = stages.table(self._record.config)
         self._links = Links(reuse, self._paths, self._observer.note) if reuse else None
         self._events.write("begin", stages=self._record.stages, shards=self._record.shards)
 
-    def map(self, stage: str, *, generated: bool = False) -> None:
-        """Run a stage over the shards, or targets, that are not done; shards of generated rows are prepared when they exist."""
-        shards = self._record.shards
-        if stage == "prepare" and not generated:
-            shards -= self._record.generated
-        self._run(stage, range(len(self._record.targets) if stage == "target" else shards))
+    @property
+    def stages(self) -> list[str]:
+        """The stages of this run, in order."""
+        return list(self._record.stages)
 
-    def once(self, stage: str) -> None:
-        """Run a global stage unless it is done."""
-        self._run(stage, [0])
+    def map(self, stage: str, *, generated: bool = False) -> None:
+        """Run the tasks of a stage that are not done; shards of generated rows are prepared when they exist."""
+        tasks = self._table[stage].scope.total(self._record) or 0
+        if stage == "prepare" and not generated:
+            tasks -= self._record.generated
+        self._run(stage, range(tasks))
 
     def some(self, stage: str, indices: Sequence[int], *, seconds: float | None = None) -> None:
         """Run tasks of a stage that are not done; after so many seconds no further one is waited for, but one always is."""
@@ -179,7 +173,7 @@ class Flow:
             closing(self._explained(stage, workers.map(task, waiting))) as results,
         ):
             for index, commit in results:
-                if stage in tasks.PER_SHARD:
+                if self._table[stage].scope.by_shard:
                     self._observer.advance(commit.rows_in)
                 self._events.write("commit", stage=stage, index=index, rows=commit.rows_in, dropped=commit.rows_dropped)
                 if seconds is not None and time.monotonic() - began > seconds:
@@ -206,9 +200,10 @@ class Flow:
             self._observer.note(line)
 
     @contextmanager
-    def _observing(self, stage: str, extent: Extent = UNKNOWN, resumed: int = 0) -> Iterator[None]:
+    def _observing(self, stage: str, extent: Extent | None = None, resumed: int = 0) -> Iterator[None]:
         started = time.monotonic()
-        self._observer.stage(stage, extent.total, extent.unit)
+        known = extent or Extent()
+        self._observer.stage(stage, known.total, known.unit)
         yield
         self._observer.done()
         self._events.write("stage", stage=stage, seconds=round(time.monotonic() - started, 3), resumed=resumed)
@@ -220,12 +215,9 @@ class Flow:
             if not error.where.startswith("task "):
                 raise
             index = int(error.where.removeprefix("task "))
-            raise ResourceError(self._name(stage, index), error.found, error.expected, error.fix) from error
-
-    def _name(self, stage: str, index: int) -> str:
-        if stage not in tasks.PER_SHARD:
-            return f"stage {stage}"
-        return f"stage {stage}, shard {tasks.shard_of(self._paths, index)} ({tasks.shard_name(self._paths, index)})"
+            raise ResourceError(
+                tasks.called(self._paths, stage, index), error.found, error.expected, error.fix
+            ) from error
 
 
 def executor(pipeline: Pipeline) -> Executor:

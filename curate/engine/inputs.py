@@ -193,7 +193,7 @@ def _over(
 ) -> RunRecord:
     """The record of a run over these sources."""
     source = sources.source_from_dict(pool)
-    named = fingerprints.stages(
+    named = fingerprints.of_stages(
         pipeline,
         source,
         [sources.source_from_dict(target) for target in targets],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from dataclasses import dataclass
@@ -11,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from curate import stages
 from curate.config import Pipeline
 from curate.engine import inputs
 from curate.executors.base import cores
-from curate.features import encoding
-from curate.features.settings import AnyFeaturesConfig, GradientsConfig, NgramsConfig, ProxyFeaturesConfig
 from curate.manifest.run import RunRecord
 from curate.models import device
 from curate.models.encoder import MAX_TOKENS
@@ -24,6 +22,8 @@ from curate.models.size import ModelSize, model_size
 from curate.sources import base as sources
 from curate.sources import texts, tokens
 from curate.sources.base import Source
+from curate.stages.estimate import Estimate
+from curate.stages.stage import Stage
 
 SAMPLE_ROWS = 200
 GEMM = 512
@@ -31,8 +31,8 @@ EFFICIENCY = 0.35
 """Share of the matrix product rate that a forward and backward pass of a small model reaches."""
 LETTERS = 4
 """Letters of a token, where a text is not tokenised for the estimate."""
-NGRAM_BYTES = 2e6
-"""Bytes of text a second whose words and pairs of words one core hashes."""
+LIBRARIES = 600 << 20
+"""Bytes of the interpreter, torch and transformers."""
 
 
 PAYS_FROM = {"gradients": 10, "losses": 5}
@@ -92,174 +92,24 @@ def plan(pipeline: Pipeline, run_dir: Path) -> Plan:
     per_row, model = _tokens_per_row(pipeline, record, pool), _reader_size(record)
     speed, workers = _gemm_speed(pipeline.cluster.threads), _workers(pipeline)
     bytes_in = sum(file.size for file in pool.files)
-    estimate = _Estimate(pipeline, pool.rows, record.shards, per_row, model, speed, workers, bytes_in)
-    stages = [estimate.stage(name, sum(target.rows for target in targets)) for name in record.stages]
+    target_rows = sum(target.rows for target in targets)
+    estimate = Estimate(pipeline, pool.rows, target_rows, record.shards, per_row, model, workers, bytes_in)
+    table = stages.table(record.config)
+    planned = [_planned(table[name], estimate, speed) for name in record.stages]
     free = shutil.disk_usage(next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())).free
     ratio = PAYS_FROM.get(pipeline.features.name) if pipeline.reads_features else None
     pays_from = ratio * model.parameters if ratio else None
-    return Plan(stages, pool.rows, record.shards, model.parameters, speed, workers, free, pays_from)
+    return Plan(planned, pool.rows, record.shards, model.parameters, speed, workers, free, pays_from)
 
 
-@dataclass(frozen=True)
-class _Estimate:
-    pipeline: Pipeline
-    rows: int
-    shards: int
-    tokens_per_row: float
-    model: ModelSize
-    speed: float
-    workers: int
-    bytes_in: int
-
-    def stage(self, name: str, target_rows: int) -> StagePlan:
-        rows = {"target": target_rows, "proxy": 0}.get(name, self.rows)
-        tasks = self.shards if name in ("prepare", "featurize", "weigh", "render") else 1
-        tasks = {"target": len(self.pipeline.targets), "twin": self.generations, "rescore": self.rescored}.get(
-            name, tasks
-        )
-        tokens_seen = self._tokens(name, rows)
-        abreast = min(self.workers, tasks) if tasks > 1 and name != "twin" else 1  # one generation follows another
-        seconds = self._seconds(name, tokens_seen, rows) / abreast
-        return StagePlan(name, tasks, rows, tokens_seen, seconds, self._memory(name), self._disk(name, rows))
-
-    @property
-    def features(self) -> AnyFeaturesConfig:
-        return self.pipeline.features
-
-    @property
-    def generations(self) -> int:
-        """Generations that online mode makes."""
-        return self.pipeline.online.generations if self.pipeline.online else 0
-
-    @property
-    def rescored(self) -> int:
-        """Shards that they weigh, all together; with a budget in seconds, at most."""
-        if self.pipeline.online is None:
-            return 0
-        budget, each = self.pipeline.online.budget, self.rows * self.tokens_per_row / max(1, self.shards)
-        within = budget.shards or (int(budget.tokens / max(1.0, each)) if budget.tokens else self.shards)
-        return self.generations * max(1, min(within, self.shards))
-
-    @property
-    def checkpoints(self) -> int:
-        """States that the proxy stage keeps."""
-        settings = self.pipeline.model
-        return settings.warmup.checkpoints if settings and settings.warmup else 1
-
-    @property
-    def dim(self) -> int:
-        """Numbers a sample, k."""
-        if isinstance(self.features, GradientsConfig):
-            layers = math.ceil(self.model.layers * self.features.layers.depth)
-            return self.features.projection.width(layers) * self.checkpoints
-        if isinstance(self.features, NgramsConfig):
-            return self.features.dim
-        return self.model.width if self.features.name == "embeddings" else 2
-
-    def _tokens(self, name: str, rows: int) -> int:
-        settings = self.pipeline.model
-        if name == "proxy":
-            return settings.warmup.tokens if settings and settings.warmup else 0
-        if name == "fit" and self.pipeline.loop is not None:
-            return round(rows * self.tokens_per_row * self.pipeline.loop.passes)
-        if name == "twin":
-            return self._twin_tokens()
-        if name == "rescore":
-            return round(self.rescored * rows * self.tokens_per_row / max(1, self.shards))
-        if name == "weigh" and self._predictions and self.pipeline.online is None:
-            return round(rows * self.tokens_per_row)
-        reads_tokens = name in ("featurize", "target") and isinstance(self.features, ProxyFeaturesConfig)
-        return round(rows * self.tokens_per_row) if reads_tokens else 0
-
-    def _twin_tokens(self) -> int:
-        """Of the proxy's training; of another trainer's, those of the reference's steps on target and pool."""
-        loop, online = self.pipeline.loop, self.pipeline.online
-        if loop is None or online is None:
-            return 0
-        if online.follow is None:
-            return round(self.rows * self.tokens_per_row * loop.passes)
-        return self.generations * loop.episode
-
-    def _seconds(self, name: str, tokens_seen: int, rows: int) -> float:
-        """Forward, activation gradients and weight gradients: 2 operations a parameter and token each."""
-        k = self.dim
-        operations = {
-            "proxy": 6.0 * self.model.parameters * tokens_seen,
-            "target": self._operations() * self.model.parameters * tokens_seen,
-            "featurize": self._operations() * self.model.parameters * tokens_seen,
-            "fit": self._fit_operations(tokens_seen, rows),
-            "twin": self._fit_operations(tokens_seen, rows),
-            "rescore": self._predictions * 2.0 * self.model.parameters * tokens_seen,
-            "weigh": 20.0 * rows * (k if self.pipeline.reads_features else 1)
-            + self._predictions * 2.0 * self.model.parameters * tokens_seen,
-        }.get(name, 0.0)
-        reading = self.bytes_in / 100e6 if name in ("prepare", "render") else 0.0
-        hashing = (
-            self.bytes_in / NGRAM_BYTES if name == "featurize" and isinstance(self.features, NgramsConfig) else 0.0
-        )
-        return operations / (EFFICIENCY * self.speed) + reading + hashing
-
-    def _fit_operations(self, tokens_seen: int, rows: int) -> float:
-        """Solving on the features, or training with the method in the loop."""
-        if self.pipeline.loop is not None:
-            return 6.0 * self.model.parameters * (tokens_seen * self.pipeline.loop.work + self.pipeline.loop.once)
-        return 2.0 * rows * self.dim**2 + self.dim**3 if self.pipeline.reads_features else 0.0
-
-    def _operations(self) -> float:
-        """A parameter and token of featurize: a forward pass, and for gradients the backward pass of the layers read."""
-        if isinstance(self.features, GradientsConfig):
-            return (2.0 + 4.0 * self.features.layers.depth) * self.checkpoints
-        return 2.0
-
-    def _memory(self, name: str) -> int:
-        k, shard = self.dim, self.pipeline.pool.shard_rows
-        base = 600 << 20  # interpreter, torch, transformers
-        model, reading = 4 * self.model.parameters, 0
-        if isinstance(self.features, ProxyFeaturesConfig):
-            reading = (
-                model
-                + 12
-                * (4096 if self.features.batch_tokens == "auto" else self.features.batch_tokens)
-                * self.model.linear
-                // 100
-            )
-        return base + {
-            "proxy": 4 * model + 12 * self.model.parameters * (self.checkpoints - 1),
-            "target": reading,
-            "featurize": reading + 8 * shard * k,
-            "fit": self._fit_memory(k, shard),
-            "twin": self._fit_memory(k, shard),
-            "rescore": 8 * self.model.parameters,
-            "weigh": 4 * shard * k + 4 * self._predictions * self.model.parameters,
-        }.get(name, 4 * self.bytes_in // max(1, self.shards))
-
-    def _fit_memory(self, k: int, shard: int) -> int:
-        """Curvature and a shard of features; or parameters, gradients and moments of the models, and a number a row."""
-        loop = self.pipeline.loop
-        if loop is not None:
-            kept = math.ceil(loop.models)
-            return (
-                16 * self.model.parameters * kept + 12 * loop.batch_tokens * self.model.linear // 100 + 32 * self.rows
-            )
-        return 3 * 8 * k * k + 4 * shard * k if self.pipeline.reads_features else 0
-
-    @property
-    def _predictions(self) -> int:
-        """Models that predict a row to weigh it."""
-        return 0 if self.pipeline.loop is None else self.pipeline.loop.predictions
-
-    def _disk(self, name: str, rows: int) -> int:
-        token_weights = round(2 * rows * self.tokens_per_row) if self.pipeline.token_level else 0
-        return {
-            "proxy": 12 * self.model.parameters * self.checkpoints,
-            "target": rows * (encoding.row_bytes("float32", self.dim) + 32),
-            "featurize": rows * (encoding.row_bytes(self.features.dtype, self.dim) + 32),
-            "fit": 4 * self._predictions * self.model.parameters or 4096,
-            "twin": 32 * self.model.parameters,
-            "rescore": 16 * rows,
-            "weigh": 12 * rows + token_weights,
-            "render": self.bytes_in + token_weights,
-        }.get(name, 4096)
+def _planned(stage: Stage, estimate: Estimate, speed: float) -> StagePlan:
+    """The estimate for one stage, on workers of so many float operations a second."""
+    cost, tasks = stage.cost(estimate), estimate.tasks(stage.scope)
+    rows = estimate.rows if cost.rows is None else cost.rows
+    seconds = (cost.operations / (EFFICIENCY * speed) + cost.seconds) / estimate.abreast(stage.scope)
+    shard = 4 * estimate.bytes_in // max(1, estimate.shards)
+    memory = LIBRARIES + (shard if cost.memory is None else cost.memory)
+    return StagePlan(stage.name, tasks, rows, cost.tokens, seconds, memory, cost.disk)
 
 
 def _reader_size(record: RunRecord) -> ModelSize:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from curate import stages
 from curate.engine import fingerprints
 from curate.errors import ConfigError, IntegrityError
 from curate.features.settings import KINDS
@@ -21,13 +22,10 @@ from curate.manifest.commits import Commit
 from curate.manifest.events import Events
 from curate.manifest.run import RunRecord
 from curate.runs.job import Job, open_job
+from curate.stages import identity
 from curate.storage import atomic
 from curate.storage.atomic import Part
 from curate.storage.paths import RunPaths
-
-STAGES = ("prepare", "proxy", "target", "featurize", "fit", "weigh")
-"""What comes later is the output, which is cheap and named after the whole run."""
-NAMES = {"featurize": "shards' features", "target": "targets' features"}
 
 
 @dataclass(frozen=True)
@@ -76,9 +74,12 @@ class Links:
 
     def take(self, stage: str, waiting: Sequence[int]) -> list[int]:
         """Link the tasks of a stage that the earlier run has done; return those left to do."""
-        if stage not in STAGES or not waiting:
+        job = open_job(str(self._paths.root))
+        if (
+            not waiting or not stages.table(job.record.config)[stage].reusable
+        ):  # an output is cheap and named after its run
             return list(waiting)
-        job, done = open_job(str(self._paths.root)), self._done(stage)
+        done = self._done(stage)
         same = {
             index: done[key] for index in waiting if done and (key := fingerprints.expected(job, stage, index)) in done
         }
@@ -138,8 +139,9 @@ class Links:
             self._note(
                 f"the proxy is the one of {self._root}, warmed up on the pool there; it is not trained on this one"
             )
-        if stage in NAMES and len(left) < of:
-            self._note(f"linked {of - len(left)} of {of} {NAMES[stage]} from {self._root}; {len(left)} to compute")
+        parts = stages.table(job.record.config)[stage].parts
+        if parts and len(left) < of:
+            self._note(f"linked {of - len(left)} of {of} {parts} from {self._root}; {len(left)} to compute")
         elif stage == "featurize":
             why = f"differs in {difference(self._record, job.record)}" if self._done(stage) else "has none"
             self._note(f"linked no features from {self._root}, which {why}")
@@ -159,7 +161,7 @@ def difference(old: RunRecord, now: RunRecord) -> str:
 def _proxy_difference(old: RunRecord, now: RunRecord, *, said: bool) -> list[str]:
     """What makes two proxies differ; the pool of their warm-up only where nothing else is said to differ."""
     different = [key.split(".") for key in runs.differing(old.config, now.config)]
-    found = [".".join(key) for key in different if key[0] == "model" and key[-1] not in fingerprints.PLACES]
+    found = [".".join(key) for key in different if key[0] == "model" and key[-1] not in identity.PLACES]
     (old_model, *_, old_seed), (model, *_, seed) = _recipe(old), _recipe(now)
     found += ["the files of the model"] if old_model != model else []
     found += ["seed"] if old_seed != seed else []
@@ -180,7 +182,7 @@ def lost_proxy(paths: RunPaths) -> IntegrityError:
 def _recipe(record: RunRecord) -> list[Any]:
     if record.model is None or record.config["model"] is None:
         return [None, None]
-    return fingerprints.recipe(record.config["model"], record.model["fingerprint"], record.config["seed"])
+    return identity.recipe(record.config["model"], record.model["fingerprint"], record.config["seed"])
 
 
 def _hashes(record: Commit) -> dict[str, str]:

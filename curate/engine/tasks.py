@@ -1,58 +1,68 @@
-"""Tasks as whoever hands them out knows them: stage and index, never what they compute with."""
+"""Tasks as whoever hands them out knows them: a stage's name and an index, never what they compute with."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
+from curate import stages
+from curate.engine import fingerprints
+from curate.manifest import commits
 from curate.manifest.commits import Commit
-from curate.runs.job import open_job
+from curate.models import device
+from curate.runs.job import Job, open_job
+from curate.stages.stage import Extent, Stage
+from curate.storage import atomic, tables
+from curate.storage.atomic import Part
+from curate.storage.outputs import Content
 from curate.storage.paths import RunPaths
-
-PER_SHARD = ("prepare", "featurize", "rescore", "weigh", "render")
-
-
-@dataclass(frozen=True)
-class Extent:
-    """How much work a stage is, for progress; None where nobody knows."""
-
-    total: int | None = None
-    unit: str = "rows"
-
-
-UNKNOWN = Extent()
 
 
 def perform(run_dir: str, stage: str, index: int) -> Commit:
     """Run one task of a stage and commit it; a task that is already committed is not run again."""
-    from curate.stages import work  # imported late: see executors.preload.WORK
+    job = open_job(run_dir)
+    fingerprint = job.record.stages[stage]
+    if commits.is_done(job.paths, stage, index, fingerprint):
+        return commits.require(job.paths, stage, index)
+    device.pin(job.pipeline.cluster.threads)
+    outcome = stage_of(job, stage).work(job, index)
+    parts = [_write(path, content) for path, content in outcome.contents.items()]
+    rows_out = outcome.rows_in - outcome.rows_dropped
+    facts = outcome.facts | fingerprints.task(job, stage, index)
+    record = Commit(stage, index, fingerprint, outcome.rows_in, rows_out, outcome.rows_dropped, facts=facts)
+    for path in outcome.absent:
+        atomic.remove(path)
+    return commits.commit(job.paths, record, parts)
 
-    return work.perform(run_dir, stage, index)
+
+def stage_of(job: Job, name: str) -> Stage:
+    """A stage of a run by its name."""
+    return stages.table(job.record.config)[name]
 
 
 def extent(paths: RunPaths, stage: str, indices: Sequence[int]) -> Extent:
-    """Rows that the given tasks will read, or tokens that the warm-up will."""
+    """How much work the given tasks are."""
     job = open_job(str(paths.root))
-    if stage in PER_SHARD:
-        return Extent(sum(job.parts[shard_of(paths, index)].rows for index in indices))
-    if stage == "fit" and job.pipeline.loop is not None:
-        return Extent(job.pipeline.loop.passes * job.source.rows, "rows")
-    if stage == "proxy" and job.model_config.warmup is not None:
-        return Extent(job.model_config.warmup.tokens, "tokens")
-    return Extent()
+    return stage_of(job, stage).extent(job, indices)
 
 
-def rescored(generation: int, shard: int, shards: int) -> int:
-    """Index of the task that weighs a shard for a generation."""
-    return generation * shards + shard
+def called(paths: RunPaths, stage: str, index: int) -> str:
+    """A task as messages name it: its stage, and the file and rows of the shard that it is about."""
+    job = open_job(str(paths.root))
+    if not stage_of(job, stage).scope.by_shard:
+        return f"stage {stage}"
+    number = index % job.record.shards
+    shard = job.parts[number]
+    rows = f"rows {shard.start} to {shard.start + shard.rows - 1}"
+    return f"stage {stage}, shard {number} ({shard.file.path}, {rows})"
 
 
-def shard_of(paths: RunPaths, index: int) -> int:
-    """The shard that a task is about: online, each generation counts its tasks on from the one before."""
-    return index % open_job(str(paths.root)).record.shards
-
-
-def shard_name(paths: RunPaths, index: int) -> str:
-    """A task's shard as messages name it: its file and its rows there."""
-    shard = open_job(str(paths.root)).parts[shard_of(paths, index)]
-    return f"{shard.file.path}, rows {shard.start} to {shard.start + shard.rows - 1}"
+def _write(path: Path, content: Content) -> Part:
+    """Each kind of content has one canonical encoding."""
+    if isinstance(content, bytes):
+        return atomic.write_bytes(path, content)
+    if isinstance(content, dict):
+        return tables.write_arrays(path, content)
+    if path.suffix == ".parquet":
+        return tables.write_parquet(path, content, metadata={})
+    return tables.write_arrow(path, content)

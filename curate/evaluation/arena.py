@@ -18,7 +18,7 @@ from curate.engine.reuse import Reuse
 from curate.errors import ConfigError
 from curate.evaluation import evaluate
 from curate.evaluation.arms import Arm
-from curate.evaluation.comparison import open_contest
+from curate.evaluation.comparison import open_comparison
 from curate.evaluation.report import EvaluationView, ProblemView
 from curate.methods.registry import METHODS
 from curate.reports.progress import Observer, Silent
@@ -116,7 +116,7 @@ def arena(file: Path, root: Path, *, observer: Observer | None = None) -> Evalua
     first = next(iter(prepared.values()))[0]
     with lock.exclusive(root / ".lock"), flow.Crew(first.pipeline, observer) as crew:
         problems = [_problem(settings, name, members, crew, observer) for name, members in prepared.items()]
-    facts = evaluate.facts(open_contest(str(root / problems[0].name / "evaluation")))
+    facts = evaluate.facts(open_comparison(str(root / problems[0].name / "evaluation")))
     return EvaluationView(f"Arena {file.stem}", facts, problems)
 
 
@@ -173,8 +173,8 @@ def _problem(
         for use in member.entry.arms or settings.arms
     ]
     root = first.run_dir.parent.parent / "evaluation"
-    contest = evaluate.begin(root, first.run_dir, first.pipeline, [*evaluate.controls(first.pipeline), *arms])
-    return evaluate.compete(contest, crew.get, observer, name=name)
+    comparison = evaluate.begin(root, first.run_dir, first.pipeline, [*evaluate.controls(first.pipeline), *arms])
+    return evaluate.compete(comparison, crew.get, observer, name=name)
 
 
 def _alike(member: Prepared, earlier: list[Prepared]) -> Iterator[Prepared]:

@@ -1,7 +1,7 @@
 """The trainings behind `curate evaluate` and `curate arena`: what is compared, and the tasks that any worker can run.
 
-A contest is a directory: contest.json says what is compared, and trained/ holds one file a training, named after all that it
-depends on. So a contest that was killed, or that gets another arm, trains what is missing and nothing else.
+A comparison is a directory: contest.json says what is compared, and trained/ holds one file a training, named after all that it
+depends on. So a comparison that was killed, or that gets another arm, trains what is missing and nothing else.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from curate.errors import IntegrityError
 from curate.evaluation.arms import Arm
 from curate.manifest import commits
 from curate.runs.job import Job, open_job
+from curate.runs.weights import written_weights
 from curate.storage import atomic
 from curate.storage.fingerprint import canonical, fingerprint
 
 
 @dataclass(frozen=True)
-class Contest:
+class Comparison:
     """What is compared on one pool.
 
     Attributes:
-        root: directory of the contest.
+        root: directory of the comparison.
         run: directory of the run whose pool, targets and rows set aside all arms share.
         evaluation: the settings; `model` is the model to train, as it is before any warm-up.
         model: that model as run.json names models.
@@ -63,7 +64,7 @@ class Contest:
     def weights(self) -> dict[str, np.ndarray]:
         """Weights of the whole pool as they are written, float64 with NaN where a row was set aside, by run directory."""
         runs = {self.run, *(arm.run for arm in self.arms if arm.run is not None)}
-        return {run: np.concatenate([part.weights for part in open_job(run).written_weights()]) for run in sorted(runs)}
+        return {run: np.concatenate([part.weights for part in written_weights(open_job(run))]) for run in sorted(runs)}
 
     def token_level(self, arm: Arm) -> bool:
         """Whether an arm trains on tokens that count each for itself."""
@@ -101,28 +102,28 @@ class Contest:
         return weights if arm.use in OF_A_RUN else np.isnan(weights)
 
 
-def write(contest: Contest) -> None:
+def write(comparison: Comparison) -> None:
     """Keep what is compared, for the workers and for later."""
     content = {
-        "run": contest.run,
-        "evaluation": contest.evaluation.model_dump(mode="json"),
-        "model": contest.model,
-        "data": contest.data,
-        "environment": contest.environment,
-        "arms": [asdict(arm) for arm in contest.arms],
+        "run": comparison.run,
+        "evaluation": comparison.evaluation.model_dump(mode="json"),
+        "model": comparison.model,
+        "data": comparison.data,
+        "environment": comparison.environment,
+        "arms": [asdict(arm) for arm in comparison.arms],
     }
-    atomic.write_bytes(contest.root / "contest.json", canonical(content))
+    atomic.write_bytes(comparison.root / "contest.json", canonical(content))
 
 
-def open_contest(root: str) -> Contest:
-    """The contest of a directory; parsed once a worker as long as its file stays the same."""
+def open_comparison(root: str) -> Comparison:
+    """The comparison of a directory; parsed once a worker as long as its file stays the same."""
     return _open(root, (Path(root) / "contest.json").stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=2)
-def _open(root: str, _changed: int) -> Contest:
+def _open(root: str, _changed: int) -> Comparison:
     content = json.loads((Path(root) / "contest.json").read_bytes())
-    return Contest(
+    return Comparison(
         Path(root),
         content["run"],
         EvaluationConfig.model_validate(content["evaluation"]),
@@ -156,9 +157,9 @@ class Result:
     leaked: int
 
 
-def result(contest: Contest, arm: Arm, seed: int) -> Result | None:
+def result(comparison: Comparison, arm: Arm, seed: int) -> Result | None:
     """The result of a training, or None if it is not there. Raises IntegrityError if it cannot be read."""
-    path = contest.path(arm, seed)
+    path = comparison.path(arm, seed)
     if not path.exists():
         return None
     try:
@@ -177,10 +178,10 @@ def result(contest: Contest, arm: Arm, seed: int) -> Result | None:
         raise IntegrityError(str(path), f"unreadable content ({error})", "the result of a training", fix) from error
 
 
-def required(contest: Contest, arm: Arm, seed: int) -> Result:
+def required(comparison: Comparison, arm: Arm, seed: int) -> Result:
     """The result of a training that was done. Raises IntegrityError if it is gone."""
-    found = result(contest, arm, seed)
+    found = result(comparison, arm, seed)
     if found is None:
         expected = f"the training of {arm.name} with seed {seed}"
-        raise IntegrityError(str(contest.path(arm, seed)), "no such file", expected, "Run the same command again.")
+        raise IntegrityError(str(comparison.path(arm, seed)), "no such file", expected, "Run the same command again.")
     return found

@@ -17,7 +17,7 @@ from curate.engine.flow import Crew, Workers
 from curate.errors import ConfigError
 from curate.evaluation import frames
 from curate.evaluation.arms import Arm
-from curate.evaluation.comparison import Contest, Result, required, result, write
+from curate.evaluation.comparison import Comparison, Result, required, result, write
 from curate.evaluation.held_out import WHOLE, labelled, refuse_overlap
 from curate.evaluation.report import EvaluationView, ProblemView, render
 from curate.evaluation.statistics import ArmFacts, Trained, summarise
@@ -28,6 +28,7 @@ from curate.methods.settings import LoopSettings
 from curate.reports.progress import Observer, Silent
 from curate.runs.job import Job, open_job
 from curate.sources import base as sources
+from curate.stages.stored import stored
 from curate.storage import atomic, lock, tables
 
 FORWARD = 1 / 3
@@ -51,9 +52,9 @@ def evaluate(run_dir: Path, pipeline: Pipeline, *, observer: Observer | None = N
     arms = [Arm(f"{name} {use}", use, str(run_dir.resolve())) for use in OF_A_RUN]
     root, observer = run_dir / "evaluation", observer or Silent()
     with lock.exclusive(root / ".lock"), Crew(pipeline, observer) as crew:
-        contest = begin(root, run_dir, pipeline, [*controls(pipeline), *arms])
-        problem = compete(contest, crew.get, observer, name=run_dir.name)
-    return EvaluationView(f"Evaluation of {run_dir.name}", facts(contest), [problem])
+        comparison = begin(root, run_dir, pipeline, [*controls(pipeline), *arms])
+        problem = compete(comparison, crew.get, observer, name=run_dir.name)
+    return EvaluationView(f"Evaluation of {run_dir.name}", facts(comparison), [problem])
 
 
 def with_evaluation(
@@ -93,7 +94,7 @@ def controls(pipeline: Pipeline) -> list[Arm]:
     return [Arm(use, use) for use in CONTROLS if use in asked and use not in missing]
 
 
-def begin(root: Path, run_dir: Path, pipeline: Pipeline, arms: Sequence[Arm]) -> Contest:
+def begin(root: Path, run_dir: Path, pipeline: Pipeline, arms: Sequence[Arm]) -> Comparison:
     """Look at the held-out rows and the model, refuse what makes no sense, and write down what is compared."""
     section = _section(pipeline)
     model = section.model or pipeline.model
@@ -107,29 +108,29 @@ def begin(root: Path, run_dir: Path, pipeline: Pipeline, arms: Sequence[Arm]) ->
     record = inputs.model_record(model)
     environment = inputs.environment(pipeline)
     settled = section.model_copy(update={"model": model})
-    contest = Contest(
+    comparison = Comparison(
         root, str(run_dir.resolve()), settled, record, sources.source_to_dict(data), environment, tuple(arms)
     )
-    write(contest)
-    return contest
+    write(comparison)
+    return comparison
 
 
-def compete(contest: Contest, workers: Workers, observer: Observer, *, name: str) -> ProblemView:
+def compete(comparison: Comparison, workers: Workers, observer: Observer, *, name: str) -> ProblemView:
     """Train what is not trained yet, and sum it all up."""
-    waiting = [place for place, training in enumerate(contest.trainings) if result(contest, *training) is None]
-    if waiting and contest.evaluation.warmup is not None:
-        seeds = sorted({contest.trainings[place][1] for place in waiting})
-        missing = [seed for seed in seeds if not contest.start(seed).exists()]
+    waiting = [place for place, training in enumerate(comparison.trainings) if result(comparison, *training) is None]
+    if waiting and comparison.evaluation.warmup is not None:
+        seeds = sorted({comparison.trainings[place][1] for place in waiting})
+        missing = [seed for seed in seeds if not comparison.start(seed).exists()]
         observer.stage("warm up", len(missing), "models")
-        for _ in workers().map(partial(_start, str(contest.root)), missing):
+        for _ in workers().map(partial(_start, str(comparison.root)), missing):
             observer.advance(1)
         observer.done()
     if waiting:
         observer.stage("train", len(waiting), "trainings")
-        for _ in workers().map(partial(_perform, str(contest.root)), waiting):
+        for _ in workers().map(partial(_perform, str(comparison.root)), waiting):
             observer.advance(1)
         observer.done()
-    results = [(arm, required(contest, arm, seed)) for arm, seed in contest.trainings]
+    results = [(arm, required(comparison, arm, seed)) for arm, seed in comparison.trainings]
     trained = [Trained(arm.name, found.seed, found.tokens, found.losses) for arm, found in results]
     known = {arm.name: _facts(arm, found) for arm, found in results}
     leaked = max((found.leaked for _, found in results), default=0)
@@ -137,15 +138,15 @@ def compete(contest: Contest, workers: Workers, observer: Observer, *, name: str
     return ProblemView(name, summarise(trained, known), trained, notes)
 
 
-def facts(contest: Contest) -> dict[str, str]:
+def facts(comparison: Comparison) -> dict[str, str]:
     """What a reader has to know about the trainings."""
-    section, environment = contest.evaluation, contest.environment
+    section, environment = comparison.evaluation, comparison.environment
     return {
-        "trained model": contest.model["name"],
+        "trained model": comparison.model["name"],
         **({"tokens of the shared warm-up": f"{section.warmup.tokens:,}"} if section.warmup else {}),
         "tokens of a training": f"{section.tokens:,}",
         "seeds": str(section.seeds),
-        "held-out rows": f"{sum(file['rows'] for file in contest.data['files']):,}",
+        "held-out rows": f"{sum(file['rows'] for file in comparison.data['files']):,}",
         "machine": f"{environment['machine']}, {environment['device']}",
         "versions": ", ".join(f"{name} {environment[name]}" for name in ("curate", "torch", "transformers")),
     }
@@ -183,7 +184,7 @@ def curation_passes(run_dir: str, parameters: int) -> float:
         return _size(job, parameters) * (passes + _warmup_passes(job, pool))
     if not (job.pipeline.reads_features and features.needs_model):
         return 0.0
-    pool = sum(int(counted.sum()) for index in range(len(job.shards)) if (counted := job.stored(index)[2]) is not None)
+    pool = sum(int(counted.sum()) for index in range(len(job.shards)) if (counted := stored(job, index)[2]) is not None)
     warmup = job.model_config.warmup
     states = warmup.checkpoints if warmup else 1
     passes = states if isinstance(features, GradientsConfig) else FORWARD
@@ -210,7 +211,9 @@ def _online_passes(job: Job) -> float:
         weighed += sum(shard.rows for shard in own)
         tokens += sum(each.facts["tokens"][shard.index] for shard in own)
     pool = rows * tokens / max(1, weighed)
-    trained = loop.passes * loop.work if job.online.follow is None else len(made) * loop.episode / max(1.0, pool)
+    online = job.pipeline.online
+    followed = online is not None and online.follow is not None
+    trained = len(made) * loop.episode / max(1.0, pool) if followed else loop.passes * loop.work
     return trained + loop.predictions * FORWARD * weighed / rows + _warmup_passes(job, pool)
 
 

@@ -13,11 +13,12 @@ from curate.engine.flow import Crew
 from curate.errors import ConfigError
 from curate.evaluation import arms, evaluate
 from curate.evaluation.arms import Arm, Rows
-from curate.evaluation.comparison import Contest, required
+from curate.evaluation.comparison import Comparison, required
 from curate.evaluation.datamodel import with_interval
 from curate.evaluation.statistics import Interval
 from curate.reports.progress import Observer, Silent
 from curate.runs.job import open_job
+from curate.runs.weights import shard_weights
 from curate.storage import lock
 
 
@@ -67,27 +68,30 @@ def lds(
     entries = [Arm(f"subset {number}", "random", draw=number) for number in range(subsets)]
     root, observer = run_dirs[0] / "evaluation" / "lds", observer or Silent()
     with lock.exclusive(root / ".lock"), Crew(pipeline, observer) as crew:
-        contest = evaluate.begin(root, run_dirs[0], pipeline, entries)
-        evaluate.compete(contest, crew.get, observer, name="lds")
-    rows, losses = [_members(contest, arm) for arm in contest.arms], [_loss(contest, arm) for arm in contest.arms]
+        comparison = evaluate.begin(root, run_dirs[0], pipeline, entries)
+        evaluate.compete(comparison, crew.get, observer, name="lds")
+    rows, losses = (
+        [_members(comparison, arm) for arm in comparison.arms],
+        [_loss(comparison, arm) for arm in comparison.arms],
+    )
     return [_score(run, rows, losses) for run in run_dirs]
 
 
-def _members(contest: Contest, arm: Arm) -> np.ndarray:
+def _members(comparison: Comparison, arm: Arm) -> np.ndarray:
     """The rows of a subset."""
-    weights = contest.weights[contest.run]
+    weights = comparison.weights[comparison.run]
     given = Rows(weights, np.ones(len(weights), bool), 0)
-    return arms.mixture(arm.use, given, contest.evaluation, arms.drawing(arm.draw or 0)).rows
+    return arms.mixture(arm.use, given, comparison.evaluation, arms.drawing(arm.draw or 0)).rows
 
 
-def _loss(contest: Contest, arm: Arm) -> float:
+def _loss(comparison: Comparison, arm: Arm) -> float:
     """Held-out loss after training on a subset, mean over seeds."""
-    return float(np.mean([required(contest, arm, seed).losses[-1] for seed in range(contest.evaluation.seeds)]))
+    return float(np.mean([required(comparison, arm, seed).losses[-1] for seed in range(comparison.evaluation.seeds)]))
 
 
 def _score(run: Path, rows: list[np.ndarray], losses: list[float]) -> Score:
     job = open_job(str(run.resolve()))
-    weights = np.nan_to_num(np.concatenate([part.weights for part in job.shard_weights()]).astype(np.float64))
+    weights = np.nan_to_num(np.concatenate([part.weights for part in shard_weights(job)]).astype(np.float64))
     logs = np.log(np.where(weights > 0, weights, 1.0))
     exponential = bool(np.all(weights[np.unique(np.concatenate(rows))] > 0))
     return Score(

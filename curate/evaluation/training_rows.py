@@ -1,4 +1,4 @@
-"""The rows of a contest: tokens to train on, read as they are drawn, and the rows to predict."""
+"""The rows of a comparison: tokens to train on, read as they are drawn, and the rows to predict."""
 
 from __future__ import annotations
 

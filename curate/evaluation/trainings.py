@@ -1,4 +1,4 @@
-"""The tasks of a contest: one training each. Runs on workers."""
+"""The tasks of a comparison: one training each. Runs on workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from curate.evaluation import arms
 from curate.evaluation.arms import Mixture
-from curate.evaluation.comparison import Contest, open_contest
+from curate.evaluation.comparison import Comparison, open_comparison
 from curate.evaluation.judge import judge
 from curate.evaluation.statistics import duplicate_mass
 from curate.evaluation.token_weights import TokenWeights
@@ -24,16 +24,16 @@ from curate.storage.fingerprint import canonical
 
 def start(root: str, seed: int) -> None:
     """Train what all arms of a seed go on from: the model as given, on the whole pool."""
-    contest = open_contest(root)
-    job, settings = contest.job, contest.evaluation
-    path, warmup = contest.start(seed), settings.warmup
+    comparison = open_comparison(root)
+    job, settings = comparison.job, comparison.evaluation
+    path, warmup = comparison.start(seed), settings.warmup
     if path.exists() or warmup is None:
         return
     device.pin(job.pipeline.cluster.threads)
     language_model = loading.load(job.model_path, config=job.model_config, seed=seed, tokenizer=job.tokenizer_path)
     rows = _rows(root, (Path(root) / "contest.json").stat().st_mtime_ns)
     generator = np.random.default_rng([seed, job.pipeline.seed, 4])
-    given = arms.Rows(contest.weights[contest.run], rows.clean, rows.pool.targets)
+    given = arms.Rows(comparison.weights[comparison.run], rows.clean, rows.pool.targets)
     whole = arms.mixture("uniform", given, settings, generator)
     batches = rows.batches(whole, generator, language_model, batch_tokens=warmup.batch_tokens)
     warm_up(language_model, batches, warmup)
@@ -42,22 +42,22 @@ def start(root: str, seed: int) -> None:
 
 def perform(root: str, index: int) -> None:
     """Train one arm with one seed and keep the result; what is already there is not trained again."""
-    contest = open_contest(root)
-    arm, seed = contest.trainings[index]
-    path = contest.path(arm, seed)
+    comparison = open_comparison(root)
+    arm, seed = comparison.trainings[index]
+    path = comparison.path(arm, seed)
     if path.exists():
         return
-    job, settings = contest.job, contest.evaluation
+    job, settings = comparison.job, comparison.evaluation
     device.pin(job.pipeline.cluster.threads)
     language_model = loading.load(job.model_path, config=job.model_config, seed=seed, tokenizer=job.tokenizer_path)
     if settings.warmup is not None:
-        loading.restore(language_model, contest.start(seed))
+        loading.restore(language_model, comparison.start(seed))
     rows = _rows(root, (Path(root) / "contest.json").stat().st_mtime_ns)
     generator = np.random.default_rng([seed, job.pipeline.seed])
-    given = arms.Rows(contest.weights[arm.run or contest.run], rows.clean, rows.pool.targets)
+    given = arms.Rows(comparison.weights[arm.run or comparison.run], rows.clean, rows.pool.targets)
     drawing = generator if arm.draw is None else arms.drawing(arm.draw)
     mixture = arms.mixture(arm.use, given, settings, drawing)
-    own = TokenWeights(open_job(arm.run or contest.run), given.weights) if contest.token_level(arm) else None
+    own = TokenWeights(open_job(arm.run or comparison.run), given.weights) if comparison.token_level(arm) else None
     batches = rows.batches(mixture, generator, language_model, batch_tokens=settings.batch_tokens, token_weights=own)
     tokens, losses = judge(language_model, batches, mixture.counts, rows.held_out(language_model), settings)
     content = {
@@ -76,8 +76,8 @@ def perform(root: str, index: int) -> None:
 
 @lru_cache(maxsize=1)
 def _rows(root: str, _changed: int) -> TrainingRows:
-    contest: Contest = open_contest(root)
-    return TrainingRows(contest.job, contest.evaluation, sources.source_from_dict(contest.data))
+    comparison: Comparison = open_comparison(root)
+    return TrainingRows(comparison.job, comparison.evaluation, sources.source_from_dict(comparison.data))
 
 
 def _duplicate_mass(mixture: Mixture, rows: TrainingRows) -> float:

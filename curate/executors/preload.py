@@ -15,8 +15,9 @@ from typing import Any
 
 import yaml
 
-WORK = "curate.stages.work"
-"""The module that tasks run in. A worker imports it; the process that only hands tasks out need not load a model library."""
+WORK = "curate.stages.loaded"
+"""The module with all that tasks load late. A worker imports it; the process that only hands tasks out need not load a model
+library."""
 FORKED = "forkserver" in multiprocessing.get_all_start_methods()
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",

@@ -18,6 +18,7 @@ from curate.manifest import generations, readers
 from curate.manifest import run as runs
 from curate.manifest.readers import Reader
 from curate.runs.job import open_job
+from curate.runs.weights import written
 
 REFRESH = 1 << 16
 """Draws after which the newest generation is looked up; every shard that is drawn from is opened once between."""
@@ -139,7 +140,7 @@ class WeightedSampler(Sampler[int]):
     def _weights(self, block: int) -> tuple[Sequence[float], Callable[[int], NDArray[np.float32]]]:
         """Sums of all shards' weights, and the weights of a shard."""
         if self._finished is not None:
-            return self._finished.sums, lambda shard: self._job.written(shard).weights
+            return self._finished.sums, lambda shard: written(self._job, shard).weights
         taken = self._reader().take(self._epoch, block, None, self._drawn)
         sums = [shard_sum(self._job, taken, index) for index in range(len(taken.shards))]
         return sums, lambda shard: shard_weights(self._job, taken, shard)[0]

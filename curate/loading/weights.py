@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from curate.manifest import commits, dataset, generations
 from curate.manifest.generations import Generation
 from curate.manifest.readers import Reader
 from curate.runs.job import Job
+from curate.runs.weights import written, written_weights
 from curate.sinks.base import OutputConfig
 from curate.sinks.selection import Selection, counts, select
 from curate.sources import base as sources
@@ -64,9 +66,11 @@ def finished(job: Job, keep: float | None) -> Finished:
         raise ConfigError(
             str(job.paths.root), "neither a generation of weights nor a manifest", "a run with weights", fix
         )
-    selection = None if keep is None else select(job.written_weights, OutputConfig(mode="filtered", keep=keep))
+    selection = (
+        None if keep is None else select(partial(written_weights, job), OutputConfig(mode="filtered", keep=keep))
+    )
     sums, count = [], 0
-    for shard in job.written_weights():
+    for shard in written_weights(job):
         weights = shard.weights[~np.isnan(shard.weights)]
         sums.append(float(weights.sum(dtype=np.float64)))
         count += len(weights)
@@ -81,7 +85,7 @@ class FinalWeights:
 
     def take(self, turn: int, place: int, shard: int, read: int) -> RowWeights:
         """The same weights at every place."""
-        weights, found = self._job.written(shard).weights, self._found
+        weights, found = written(self._job, shard).weights, self._found
         table = tables.read_arrow(self._job.paths.weights(shard))
         tokens = table[TOKENS] if TOKENS in table.column_names else None
         kept = None if found.heaviest is None else counts(found.heaviest, shard, weights) > 0

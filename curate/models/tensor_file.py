@@ -16,6 +16,16 @@ WORDS = "curate"
 """The one word of the file's metadata, under which all of ours are."""
 
 
+def plain(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors alone, as a run keeps its own state."""
+    return safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()})
+
+
+def tensors(data: bytes) -> dict[str, Tensor]:
+    """What `plain` was given, from bytes whose hash was checked."""
+    return safetensors.torch.load(data)
+
+
 def encode(tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> bytes:
     """The file: the same for the same; of several words safetensors would write them in any order."""
     own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}

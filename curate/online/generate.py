@@ -15,7 +15,6 @@ from typing import Any
 
 from curate.config import Pipeline
 from curate.config.online import OnlineConfig
-from curate.engine import tasks
 from curate.engine.flow import Crew, Flow, Workers
 from curate.errors import ConfigError, IntegrityError, ModelError
 from curate.manifest import commits, dataset, generations, plans
@@ -66,7 +65,7 @@ def online(
     ):
         flow.open(pipeline, allow_environment_change, None)
         flow.map("prepare")
-        flow.once("proxy")
+        flow.map("proxy")
         making = Generations(paths, settings, flow.shard_rows, observer)
         for plan in making.plans():
             try:
@@ -78,9 +77,9 @@ def online(
             flow.some("rescore", making.tasks(plan), seconds=settings.budget.seconds)
             making.publish(plan, seconds=time.monotonic() - began)
         flow.map("weigh")
-        flow.once("select")
+        flow.map("select")
         flow.map("render")
-        flow.once("seal")
+        flow.map("seal")
         flow.report()
     return run_dir
 
@@ -116,7 +115,7 @@ class Generations:
 
     def tasks(self, plan: Plan) -> list[int]:
         """Indices of the tasks that weigh its shards."""
-        return [tasks.rescored(plan.generation, shard, len(self.rows)) for shard in plan.shards]
+        return [plan.generation * len(self.rows) + shard for shard in plan.shards]
 
     def refuse(self, plan: Plan, error: ModelError) -> None:
         """Make the generation from the last good proxy instead. Raises the error if the checkpoint is not what is wrong."""

@@ -19,7 +19,8 @@ from curate.reports import view
 from curate.reports.figures import size
 from curate.reports.generations import lines
 from curate.reports.preferences import Preference, preferences
-from curate.reports.status import status
+from curate.results.status import status
+from curate.runs.weights import labels, selected
 from curate.sinks.selection import Counts, Floats, Selection, counts
 from curate.storage import atomic, tables
 from curate.storage.paths import RunPaths
@@ -83,7 +84,7 @@ def _copies(root: Path, paths: RunPaths) -> Callable[[int, Floats], Counts]:
     from curate.runs.job import open_job  # groups are read from the pool; nothing else here needs it, or torch
 
     job = open_job(str(root))
-    return lambda index, learned: counts(chosen, index, job.selected()[1].apply(learned, job.labels(index)))
+    return lambda index, learned: counts(chosen, index, selected(job)[1].apply(learned, labels(job, index)))
 
 
 def _shard(

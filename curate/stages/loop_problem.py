@@ -9,11 +9,10 @@ from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
-import safetensors.torch
 from torch import Tensor
 
 from curate.methods.batch import Tensors
-from curate.models import loading
+from curate.models import loading, tensor_file
 from curate.models.language_model import LanguageModel
 from curate.models.losses import batch_token_losses, sample_losses
 from curate.models.pair import in_float32
@@ -107,14 +106,14 @@ class StoredLoop:
         if not data or digest != self._digest(payload):
             return None
         self._job.events.write("note", stage=self._stage, text="going on with the training where it was interrupted")
-        return safetensors.torch.load(payload)
+        return tensor_file.tensors(payload)
 
     def keep(self, state: Callable[[], Tensors]) -> None:
         """Keep the state now and then."""
         began = time.monotonic()
         if began < self._keep_at:
             return
-        payload = safetensors.torch.save({name: value.contiguous() for name, value in state().items()})
+        payload = tensor_file.plain(state())
         atomic.write_bytes(self._job.paths.loop, self._digest(payload) + payload)
         ended = time.monotonic()
         self._keep_at = ended + max(KEEP_SECONDS, (ended - began) / KEEP_SHARE)

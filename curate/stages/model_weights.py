@@ -20,6 +20,7 @@ from curate.runs import batches
 from curate.runs.job import Job
 from curate.sources.tokens import Tokens
 from curate.stages import excess_losses, proxy_states, weighting_models
+from curate.stages.learners import learner
 from curate.stages.weighting_models import Weigher
 from curate.training.modelled import Modelled
 from curate.training.paired import PairWeights
@@ -61,7 +62,7 @@ def of_shard(job: Job, index: int, state: State, *, stage: str, task: int, direc
     Raises:
         DataError: a loss is not finite; names the row.
     """
-    method = job.method()
+    method = learner(job)
     if not isinstance(method, Modelled):
         found = excess_losses.of_shard(job, index, proxy_states.pair(job, stage, task, directory))
         return Weighed(method.weigh(state, found), found.lengths.numpy(), "excess", row_means(found))

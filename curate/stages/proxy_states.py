@@ -30,12 +30,18 @@ class State:
     moments: Path
 
 
+def proxy_is_made(job: Job) -> bool:
+    """Whether the proxy differs from the model as given, so that the run keeps a copy of its own."""
+    settings = job.model_config
+    return bool(settings.warmup or settings.lora or settings.from_scratch or job.model_path.is_file())
+
+
 def states(job: Job) -> list[State]:
     """Every state that the proxy stage keeps, in the order of training; the last is the proxy."""
     warmup_settings = job.model_config.warmup
     earlier = range(warmup_settings.checkpoints - 1 if warmup_settings else 0)
     places = [job.paths.checkpoint(index) for index in earlier]
-    last = State(job.paths.proxy if job.proxy_is_made else job.model_path, job.paths.optimizer)
+    last = State(job.paths.proxy if proxy_is_made(job) else job.model_path, job.paths.optimizer)
     return [*(State(place / "proxy", place / "optimizer.safetensors") for place in places), last]
 
 

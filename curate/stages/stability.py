@@ -15,8 +15,10 @@ from torch import Tensor
 
 from curate.features.settings import GradientsConfig
 from curate.methods.agreement import rank_correlation
-from curate.runs.job import Job, StoredProblem
-from curate.stages import featurizing
+from curate.runs.job import Job
+from curate.stages import shard_features
+from curate.stages.learners import learner
+from curate.stages.stored import StoredProblem, stored
 from curate.types import Features
 
 ROWS = 128
@@ -57,21 +59,21 @@ def measure(job: Job, problem: StoredProblem) -> dict[str, float] | None:
     settings = job.pipeline.features
     if not (job.pipeline.reads_features and isinstance(settings, GradientsConfig)):
         return None
-    own = _head(job.stored(0)[0])
+    own = _head(stored(job, 0)[0])
     projection = settings.projection.model_copy(update={"seed": settings.projection.seed + 1})
     features = settings.model_copy(update={"projection": projection})
     other = replace(job, pipeline=job.pipeline.model_copy(update={"features": features}))
-    made = featurizing.features_of_shard(other, 0, rows=ROWS)
+    made = shard_features.features_of_shard(other, 0, rows=ROWS)
     valid = own.valid & torch.tensor([reason is None for reason in made.reasons], dtype=torch.bool)
     if int(valid.sum()) < 2:
         return None
     anew = Features(0, own.rows, valid, torch.from_numpy(made.values), torch.ones(own.rows), own.tokens)
     targets = problem.targets
     named = zip(targets, range(len(job.targets)), strict=True)
-    again = {name: torch.from_numpy(featurizing.features_of_target(other, place).values) for name, place in named}
+    again = {name: torch.from_numpy(shard_features.features_of_target(other, place).values) for name, place in named}
     seed = job.pipeline.seed
-    before = _weights(job.method(), Slice(replace(own, valid=valid), targets, seed))
-    after = _weights(job.method(), Slice(anew, again, seed))
+    before = _weights(learner(job), Slice(replace(own, valid=valid), targets, seed))
+    after = _weights(learner(job), Slice(anew, again, seed))
     quarter = max(1, len(before) // 4)
     kept = len(set(before.topk(quarter).indices.tolist()) & set(after.topk(quarter).indices.tolist())) / quarter
     return {"rows": len(before), "rank": rank_correlation(before.numpy(), after.numpy()), "kept": kept}

@@ -26,7 +26,7 @@ from curate.manifest import commits, events
 from curate.manifest import run as runs
 from curate.manifest.verify import verify
 from curate.reports.progress import Silent
-from curate.reports.status import status
+from curate.results.status import status
 from curate.storage import atomic
 from curate.storage.paths import RunPaths
 from tests.pipelines import tiny_world

@@ -23,7 +23,7 @@ from curate.engine import flow
 from curate.errors import ConfigError, DataError, ModelError, ResourceError
 from curate.evaluation import evaluate
 from curate.evaluation.arms import Arm
-from curate.evaluation.comparison import open_contest
+from curate.evaluation.comparison import open_comparison
 from curate.reports.progress import Silent
 from curate.storage import lock
 from tests.pipelines import tiny_world
@@ -83,8 +83,8 @@ def test_evaluate_trains_every_arm_with_every_seed_once(run_dir: Path) -> None:
 def test_a_lost_training_is_repeated_to_the_bit_and_no_other(run_dir: Path) -> None:
     invoke("evaluate", str(run_dir), "--against", "random")
     folder = run_dir / "evaluation" / "trained"
-    contest = open_contest(str(run_dir / "evaluation"))
-    lost = contest.path(*contest.trainings[0])
+    comparison = open_comparison(str(run_dir / "evaluation"))
+    lost = comparison.path(*comparison.trainings[0])
     content, before = lost.read_bytes(), stamps(folder.parent)
     lost.unlink()
     invoke("evaluate", str(run_dir), "--against", "random")
@@ -95,9 +95,9 @@ def test_a_lost_training_is_repeated_to_the_bit_and_no_other(run_dir: Path) -> N
 
 def test_workers_do_not_change_a_result(world: World, run_dir: Path) -> None:
     invoke("evaluate", str(run_dir), "--against", "uniform")
-    contest = open_contest(str(run_dir / "evaluation"))
-    arm, seed = contest.trainings[1]
-    path, content = contest.path(arm, seed), contest.path(arm, seed).read_bytes()
+    comparison = open_comparison(str(run_dir / "evaluation"))
+    arm, seed = comparison.trainings[1]
+    path, content = comparison.path(arm, seed), comparison.path(arm, seed).read_bytes()
     path.unlink()
     invoke("evaluate", str(run_dir), "--against", "uniform", "--set", "cluster.workers=2")
     assert path.read_bytes() == content
@@ -105,13 +105,13 @@ def test_workers_do_not_change_a_result(world: World, run_dir: Path) -> None:
 
 def test_what_is_judged_decides_what_is_trained_again(world: World, run_dir: Path) -> None:
     invoke("evaluate", str(run_dir), "--against", "uniform")
-    contest = open_contest(str(run_dir / "evaluation"))
-    names = {contest.path(arm, seed).name for arm, seed in contest.trainings}
+    comparison = open_comparison(str(run_dir / "evaluation"))
+    names = {comparison.path(arm, seed).name for arm, seed in comparison.trainings}
     changed = evaluate.with_evaluation(run_dir, overrides=["evaluation.tokens=500"])
-    other = evaluate.begin(run_dir / "evaluation", run_dir, changed, contest.arms)
+    other = evaluate.begin(run_dir / "evaluation", run_dir, changed, comparison.arms)
     assert not names & {other.path(arm, seed).name for arm, seed in other.trainings}
     more = evaluate.with_evaluation(run_dir, overrides=["evaluation.seeds=3"])
-    again = evaluate.begin(run_dir / "evaluation", run_dir, more, contest.arms)
+    again = evaluate.begin(run_dir / "evaluation", run_dir, more, comparison.arms)
     assert names < {again.path(arm, seed).name for arm, seed in again.trainings}
 
 
@@ -130,14 +130,16 @@ def test_a_pool_row_that_is_held_out_trains_nobody(world: World, run_dir: Path, 
     leaked = tiny_world.texts(60)[7]
     pq.write_table(pa.table({"text": [leaked, tiny_world.animal(2000)]}), tmp_path / "leak.parquet")
     changed = evaluate.with_evaluation(run_dir, data=str(tmp_path / "leak.parquet"))
-    contest = evaluate.begin(tmp_path / "contest", run_dir, changed, [])
+    comparison = evaluate.begin(tmp_path / "comparison", run_dir, changed, [])
     from curate.evaluation.arms import Rows, mixture
     from curate.models.loading import load
     from curate.sources.base import source_from_dict
 
-    rows = TrainingRows(contest.job, contest.evaluation, source_from_dict(contest.data))
-    chosen = mixture("uniform", Rows(np.ones(60), np.ones(60, bool), 0), contest.evaluation, np.random.default_rng(0))
-    model = load(contest.job.model_path, config=contest.job.model_config, seed=0)
+    rows = TrainingRows(comparison.job, comparison.evaluation, source_from_dict(comparison.data))
+    chosen = mixture(
+        "uniform", Rows(np.ones(60), np.ones(60, bool), 0), comparison.evaluation, np.random.default_rng(0)
+    )
+    model = load(comparison.job.model_path, config=comparison.job.model_config, seed=0)
     seen: set[int] = set()
     for batch in rows.batches(chosen, np.random.default_rng(0), model, batch_tokens=100):
         seen.update(batch.rows)
@@ -175,10 +177,10 @@ def test_another_column_of_the_held_out_file_is_another_comparison(world: World,
     paths = set[str]()
     for column in ("text", "other"):
         data = f"evaluation.data={{path: '{tmp_path / 'two.parquet'}', text: {column}}}"
-        contest = evaluate.begin(
+        comparison = evaluate.begin(
             tmp_path / "c", run_dir, evaluate.with_evaluation(run_dir, overrides=[data]), [Arm("uniform", "uniform")]
         )
-        paths.add(contest.path(*contest.trainings[0]).name)
+        paths.add(comparison.path(*comparison.trainings[0]).name)
     assert len(paths) == 2
 
 
@@ -258,10 +260,10 @@ def test_a_shared_warm_up_is_trained_once_a_seed_and_every_arm_goes_on_from_it(r
     arms = [Arm("uniform", "uniform"), Arm("clean", "clean")]
     losses = {}
     for name, settings in (("warm", changed), ("cold", cold)):
-        contest = evaluate.begin(tmp_path / name, run_dir, settings, arms)
+        comparison = evaluate.begin(tmp_path / name, run_dir, settings, arms)
         with flow.Crew(settings, Silent()) as crew:
-            problem = evaluate.compete(contest, crew.get, Silent(), name=name)
-            again = evaluate.compete(contest, crew.get, Silent(), name=name)
+            problem = evaluate.compete(comparison, crew.get, Silent(), name=name)
+            again = evaluate.compete(comparison, crew.get, Silent(), name=name)
         assert problem.summaries == again.summaries
         losses[name] = [trained.losses[0] for trained in problem.trained]
     started = sorted(path.name for path in (tmp_path / "warm" / "started").iterdir())
@@ -273,12 +275,12 @@ def test_a_shared_warm_up_is_trained_once_a_seed_and_every_arm_goes_on_from_it(r
 def test_a_start_that_cannot_be_read_is_named(run_dir: Path, tmp_path: Path) -> None:
     warmup = "evaluation.warmup={tokens: 300, batch_tokens: 100, learning_rate: 3e-3}"
     changed = evaluate.with_evaluation(run_dir, overrides=[warmup])
-    contest = evaluate.begin(tmp_path / "warm", run_dir, changed, [Arm("uniform", "uniform")])
-    path = contest.start(0)
+    comparison = evaluate.begin(tmp_path / "warm", run_dir, changed, [Arm("uniform", "uniform")])
+    path = comparison.start(0)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"nothing")
     with pytest.raises(ModelError, match="started"), flow.Crew(changed, Silent()) as crew:
-        evaluate.compete(contest, crew.get, Silent(), name="warm")
+        evaluate.compete(comparison, crew.get, Silent(), name="warm")
 
 
 def test_a_killed_arena_goes_on_and_ends_with_the_same_ranking(world: World, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from curate import config
 from curate.engine import flow
 from curate.evaluation import evaluate
 from curate.evaluation.arms import Arm
-from curate.evaluation.comparison import Contest
+from curate.evaluation.comparison import Comparison
 from curate.evaluation.report import ProblemView
 from curate.evaluation.statistics import ArmSummary
 from curate.manifest import commits
@@ -68,9 +68,9 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> ProblemView:
     judged = judged.model_copy(update={"evaluation": section})
     runs = {name: with_weights(uniform, home / name, weights / weights.mean()) for name, weights in known.items()}
     arms = [*evaluate.controls(judged), *(Arm(name, "filtered", str(run.resolve())) for name, run in runs.items())]
-    contest: Contest = evaluate.begin(home / "contest", uniform, judged, arms)
+    comparison: Comparison = evaluate.begin(home / "comparison", uniform, judged, arms)
     with flow.Crew(judged, Silent()) as crew:
-        return evaluate.compete(contest, crew.get, Silent(), name="mixed")
+        return evaluate.compete(comparison, crew.get, Silent(), name="mixed")
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from curate.online.generate import online
 from curate.results import inspect
 from curate.runs.job import open_job
 from curate.stages import model_weights
+from curate.stages.learners import learner
 from curate.storage import tables
 from curate.storage.paths import RunPaths
 from tests.pipelines import tiny_world
@@ -106,7 +107,7 @@ def test_the_number_of_workers_and_the_cut_of_the_pool_change_no_weight(world: W
     for row in (0, 4, 9):
         _, read = model_weights._readings(weigher, [rows[row]], token_budget=10**6)
         assert read is not None
-        alone = job.method().weigh(state, weigher.network, read).rows
+        alone = learner(job).weigh(state, weigher.network, read).rows
         assert float(alone) == pytest.approx(float(one.made.rows[row]), rel=1e-4)
 
 

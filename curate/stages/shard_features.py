@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import pyarrow as pa
 
 from curate.errors import DataError
@@ -18,9 +16,7 @@ from curate.features.gradients import Gradients
 from curate.features.losses import Losses
 from curate.features.ngrams import Ngrams
 from curate.features.settings import EmbeddingsConfig, GradientsConfig, LossesConfig, ProxyFeaturesConfig
-from curate.methods.base import no_valid_row
-from curate.models.language_model import LanguageModel
-from curate.runs.batches import Place, laid_out, mixed, tokenized
+from curate.runs.batches import Place, laid_out, tokenized
 from curate.runs.job import Job
 from curate.sources import base as sources
 from curate.sources import rows, texts
@@ -28,11 +24,6 @@ from curate.sources.config import SourceConfig
 from curate.sources.tokens import Tokens
 from curate.stages import proxy_states
 from curate.types import Batch
-
-WARMUP_SHARDS = 64
-"""Shards that a warm-up samples its rows from, the same number from each: a large pool need not be read for it."""
-WARMUP_BLOCK = 128
-"""Rows that are sorted by length among themselves: little padding, and batches that are still random mixtures."""
 
 
 @dataclass(frozen=True)
@@ -93,20 +84,6 @@ def count_tokens(job: Job, index: int) -> list[int]:
     return [0 if row is None else len(row.ids) for row in found]
 
 
-def warmup_batches(job: Job, language_model: LanguageModel) -> Iterator[Batch]:
-    """Batches of a random sample of the pool, shuffled, over and over; none without a warm-up. Raises DataError."""
-    settings = job.model_config.warmup
-    if settings is None:
-        return
-    generator = np.random.default_rng([job.pipeline.seed, 1])
-    sample = _sample(job, language_model, generator, settings.tokens)
-    while True:  # until the budget is used up
-        order = generator.permutation(len(sample))
-        for start in range(0, len(order), WARMUP_BLOCK):
-            block = [sample[row] for row in order[start : start + WARMUP_BLOCK]]
-            yield from mixed(block, settings.batch_tokens, packs=language_model.packs, generator=generator)
-
-
 def _featurizer(job: Job, *, preconditioned: bool) -> Featurizer:
     """The kind of feature that the pipeline asks for, with the proxy it reads."""
     settings, last = job.pipeline.features, partial(proxy_states.proxy, job)
@@ -144,20 +121,3 @@ def _encoded(job: Job, table: pa.Table, section: SourceConfig) -> list[Tokens | 
     read = dict(texts.texts(table, section))
     ids = dict(zip(read, proxy_states.encoder(job).tokenize([*read.values()]), strict=True))
     return [Tokens(ids[row], [False] * len(ids[row])) if ids.get(row) else None for row in range(len(table))]
-
-
-def _sample(job: Job, language_model: LanguageModel, generator: np.random.Generator, budget: int) -> list[Tokens]:
-    """Random rows of random shards, enough for `budget` tokens where the pool has as many. Raises DataError."""
-    chosen = generator.permutation(len(job.shards))[:WARMUP_SHARDS]
-    sample, quota = list[Tokens](), 0
-    for index in map(int, chosen):
-        table, place = job.read(index), partial(job.place, index)
-        found = tokenized(job, table, job.pipeline.pool, language_model, place=place)
-        usable = [row for row in found if row is not None]
-        if usable and not quota:
-            mean = sum(len(row.ids) for row in usable) / len(usable)
-            quota = math.ceil(budget / mean / len(chosen))
-        sample += [usable[place] for place in generator.permutation(len(usable))[:quota]]
-    if not sample:
-        raise no_valid_row()
-    return sample

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from curate import stages
 from curate.manifest import commits, dataset, generations, run
 from curate.manifest.events import read
+from curate.stages.stage import Scope
 from curate.storage import lock
 from curate.storage.paths import RunPaths
-
-PER_SHARD = ("prepare", "featurize", "weigh", "render")
-ONLINE = ("twin", "rescore")
 
 
 @dataclass(frozen=True)
@@ -48,24 +47,19 @@ def status(root: Path) -> Status:
     for event, _ in read(paths.events):
         if event["event"] == "stage":
             seconds[event["stage"]] = seconds.get(event["stage"], 0.0) + event["seconds"]
-    lines = []
+    lines, table = [], stages.table(record.config)
     for stage, fingerprint in record.stages.items():
-        total = _total(record, stage)
+        scope = table[stage].scope
+        total = scope.total(record)
         found = [commits.load(paths, stage, index) for index in commits.stages(paths).get(stage, [])]
         done = [commit for commit in found if commit is not None and commit.fingerprint == fingerprint]
         rows_in, _, dropped = commits.total(done)
-        count = _generations(root) if stage == "twin" else len(done)
+        count = _generations(root) if scope is Scope.PER_GENERATION else len(done)
         lines.append(StageStatus(stage, count, total, rows_in, dropped, seconds.get(stage)))
-    online = any(stage in record.stages for stage in ONLINE)
+    online = record.config.get("online") is not None
     return Status(lines, dataset.load(root) is not None, lock.held(paths.lock), online)
 
 
 def _generations(root: Path) -> int:
     """Generations that were made: the records of those that are published are gone."""
     return generations.newest(root) or 0
-
-
-def _total(record: run.RunRecord, stage: str) -> int | None:
-    if stage in ONLINE:
-        return None
-    return record.shards if stage in PER_SHARD else len(record.targets) if stage == "target" else 1

@@ -1,0 +1,40 @@
+"""weigh, online: the weights of one shard as the newest generation has them, of mean 1 over the pool."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from curate.stages import weigh
+
+if TYPE_CHECKING:
+    from curate.runs.job import Job
+    from curate.storage.outputs import Outcome
+
+
+def work(job: Job, index: int) -> Outcome:
+    """What was weighed last, brought to mean 1. Raises IntegrityError if there is no generation."""
+    import numpy as np
+
+    from curate.errors import IntegrityError
+    from curate.features.batched import NO_LOSS
+    from curate.manifest import generations
+    from curate.sources import rows
+
+    newest = generations.current(job.paths.root)
+    if newest is None:
+        fix = "Run the same command again."
+        raise IntegrityError(str(job.paths.current), "no generation", "the newest generation", fix)
+    shard = newest.shards[index]
+    part, reasons = generations.read(job.paths.root, shard), rows.check(job.read(index), job.pipeline.pool)
+    weights = np.ones(shard.rows, np.float32) if part is None else part["weight"].to_numpy()
+    weights = (weights / newest.mean).astype(np.float32)
+    weights = np.where([reason is None for reason in reasons], weights, np.float32(np.nan))
+    reasons = [reason or (NO_LOSS if np.isnan(weights[row]) else None) for row, reason in enumerate(reasons)]
+    columns: dict[str, Any] = {}
+    if part is not None and "token_weight" in part.column_names:
+        columns["token_weight"] = part["token_weight"]
+    return weigh.outcome(job, index, weights=weights, reasons=reasons, columns=columns)
+
+
+STAGE = replace(weigh.STAGE, reads=("rescore",), work=work)
