@@ -11,6 +11,7 @@ import typer
 from curate.cli import completion
 from curate.cli.options import Json, RunDir
 from curate.cli.output import document, say
+from curate.errors import ModelError
 
 To = Annotated[
     str,
@@ -79,4 +80,5 @@ def check_trainer(trainer: Trainer, as_json: Json = False) -> None:
     else:
         say(*found.lines())
     if found.verdict.kind != "honoured":
-        raise typer.Exit(4)
+        fix = "Train with an export that this trainer honours; `curate export` says what each does with weights."
+        raise ModelError(f"check-trainer {trainer}", f"weights {found.verdict.kind}", "weights in the gradient", fix)
