@@ -94,6 +94,8 @@ def writes(tree: ast.AST) -> list[ast.AST]:
     """Every call that may create, change or rename a file."""
     found: list[ast.AST] = []
     for call in calls(tree):
+        if call.args and dotted(call.args[0]) == "os.devnull":  # no file
+            continue
         name = dotted(call.func)
         method = call.func.attr if isinstance(call.func, ast.Attribute) else name
         path_method = method in ("write_text", "touch", "symlink_to", "hardlink_to") or (

@@ -57,6 +57,6 @@ def runs(incomplete: str) -> list[str]:
 def _runs(parent: Path) -> Iterator[Path]:
     for depth in ("*", "*/*"):
         try:
-            yield from (record.parent for record in parent.glob(f"{depth}/run.json"))
+            yield from (record.parent for record in sorted(parent.glob(f"{depth}/run.json")))
         except OSError:
             return

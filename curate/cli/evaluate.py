@@ -83,7 +83,9 @@ def arena(
 
 def lds(
     sources: RunDirs,
-    subsets: Annotated[int, typer.Option(min=3, metavar="N", help="Random subsets of the pool to train on.")] = 32,
+    subsets: Annotated[
+        int, typer.Option(min=3, max=100_000, metavar="N", help="Random subsets of the pool to train on.")
+    ] = 32,
     share: Annotated[float, typer.Option(min=0.01, max=0.99, metavar="X", help="Share of the pool in each.")] = 0.5,
     data: HeldOut = None,
     overrides: Set = None,

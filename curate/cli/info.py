@@ -11,7 +11,7 @@ import typer
 from curate.cli import completion
 from curate.cli.options import Json
 from curate.cli.output import document, table
-from curate.errors import ConfigError
+from curate.errors import ConfigError, ResourceError
 
 
 def methods(as_json: Json = False) -> None:
@@ -83,4 +83,7 @@ def doctor(
             shown.add_row("ok" if finding.good else "!!", finding.what, finding.found)
         table(shown)
     if not good:
-        raise typer.Exit(6)
+        wrong = ", ".join(finding.what for finding in findings if not finding.good)
+        raise ResourceError(
+            "doctor", f"trouble with {wrong}", "a machine that can keep what curate promises", "See above."
+        )

@@ -44,6 +44,7 @@ def _finished(arguments: list[str], debug: bool) -> int:
             raise KeyboardInterrupt from error
         if debug or isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
+        streams.settle()
         return failures.tell(error)
     if interrupts.caught():  # a library took the interrupt for an ordinary exception
         raise KeyboardInterrupt

@@ -15,7 +15,8 @@ from curate.cli.runs import say_where
 def online(
     file: File,
     generations: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Generations to make; those of the file by default.")
+        int | None,
+        typer.Option(min=1, max=1_000_000_000, metavar="N", help="Generations to make; those of the file by default."),
     ] = None,
     run_dir: Into = None,
     overrides: Set = None,

@@ -8,8 +8,11 @@ import typer
 
 from curate.cli.options import Json, RunDir
 from curate.cli.output import document, out, say, table
-from curate.errors import ConfigError
+from curate.errors import ConfigError, IntegrityError
 from curate.reports.figures import amount
+
+MOST = 1_000_000
+"""Samples that are shown at once."""
 
 
 def status(
@@ -42,8 +45,8 @@ def status(
 
 def inspect(
     source: RunDir,
-    top: Annotated[int | None, typer.Option(min=1, metavar="N", help="The N heaviest samples.")] = None,
-    bottom: Annotated[int | None, typer.Option(min=1, metavar="N", help="The N lightest samples.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, max=MOST, metavar="N", help="The N heaviest samples.")] = None,
+    bottom: Annotated[int | None, typer.Option(min=1, max=MOST, metavar="N", help="The N lightest samples.")] = None,
     row: Annotated[str | None, typer.Option(metavar="ID", help="One sample, as shard:row.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -97,4 +100,6 @@ def verify(source: RunDir, as_json: Json = False) -> None:
     else:
         say(*(problems or [f"ok: {amount(parts)} parts have the bytes that were committed"]))
     if problems:
-        raise typer.Exit(5)
+        found = f"{len(problems)} problem{'s' * (len(problems) > 1)}, listed on stdout"
+        fix = "Run the command that made the run again: what is missing or wrong is made anew."
+        raise IntegrityError(str(source), found, "the bytes that were committed", fix)

@@ -19,6 +19,8 @@ class Output:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.failure: FullError | None = None
+        """Raised until it is told: libraries try a stream and swallow what comes."""
 
     def write(self, text: str) -> int:
         """Write, or drop. Raises FullError."""
@@ -33,19 +35,28 @@ class Output:
         return getattr(self._stream, name)
 
     def _attempt(self, operation: Any, *arguments: Any) -> None:
+        if self.failure is not None:
+            raise self.failure
         try:
             operation(*arguments)
         except BrokenPipeError:
             self._discard()
         except OSError as error:
             self._discard()
-            raise FullError(error.strerror or str(error)) from error
+            self.failure = FullError(error.strerror or str(error))
+            raise self.failure from error
 
     def _discard(self) -> None:
         """What is still buffered, and what comes, goes nowhere: Python flushes once more when it ends."""
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, self._stream.fileno())
         os.close(descriptor)
+
+
+def settle() -> None:
+    """What went wrong with standard output is being told."""
+    if isinstance(sys.stdout, Output):
+        sys.stdout.failure = None
 
 
 def prepare() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import redirect_stdout
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from curate.cli import completion
 from curate.cli.options import Json, RunDir
 from curate.cli.output import document, say
+from curate.errors import ModelError
 
 To = Annotated[
     str,
@@ -62,7 +64,8 @@ def check_trainer(trainer: Trainer, as_json: Json = False) -> None:
     find(trainer)  # before the libraries are loaded
     from curate.trainers import check_trainer as checking
 
-    found = checking.check(trainer)
+    with redirect_stdout(sys.stderr):  # trainers print what they like
+        found = checking.check(trainer)
     if as_json:
         from curate.cli.documents.base import number
         from curate.cli.documents.others import CheckTrainer
@@ -77,4 +80,5 @@ def check_trainer(trainer: Trainer, as_json: Json = False) -> None:
     else:
         say(*found.lines())
     if found.verdict.kind != "honoured":
-        raise typer.Exit(4)
+        fix = "Train with an export that this trainer honours; `curate export` says what each does with weights."
+        raise ModelError(f"check-trainer {trainer}", f"weights {found.verdict.kind}", "weights in the gradient", fix)

@@ -94,7 +94,9 @@ def load(file: Path) -> ArenaConfig:
         while key and key not in lines:
             key = key[:-1]
         where = f"{file}:{lines.get(key, 1)}: {'.'.join(map(str, first['loc'])) or 'arena'}"
-        raise ConfigError(where, repr(first["input"])[:80], first["msg"], "Correct the file.") from error
+        raise ConfigError(
+            where, repr(first["input"])[:80], first["msg"].removeprefix("Value error, "), "Correct the file."
+        ) from error
 
 
 def arena(file: Path, root: Path, *, observer: Observer | None = None) -> EvaluationView:

@@ -7,7 +7,6 @@ depends on. So a comparison that was killed, or that gets another arm, trains wh
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -22,7 +21,7 @@ from curate.evaluation.arms import Arm
 from curate.manifest import commits
 from curate.runs.job import Job, open_job
 from curate.runs.weights import written_weights
-from curate.storage import atomic
+from curate.storage import atomic, records
 from curate.storage.fingerprint import canonical, fingerprint
 
 
@@ -122,7 +121,7 @@ def open_comparison(root: str) -> Comparison:
 
 @lru_cache(maxsize=2)
 def _open(root: str, _changed: int) -> Comparison:
-    content = json.loads((Path(root) / "contest.json").read_bytes())
+    content = records.parse((Path(root) / "contest.json").read_bytes())
     return Comparison(
         Path(root),
         content["run"],
@@ -163,7 +162,7 @@ def result(comparison: Comparison, arm: Arm, seed: int) -> Result | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_bytes())
+        found = records.parse(path.read_bytes())
         return Result(
             seed,
             tuple(found["tokens"]),

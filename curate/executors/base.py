@@ -22,7 +22,7 @@ class ClusterConfig(Section):
     """Address of an existing Dask scheduler, such as `tls://host:8786`; other than loopback it must be TLS."""
     max_failures: int = Field(default=2, ge=0)
     """How many workers one shard may take down before the run gives up on it."""
-    memory: str | Literal["auto"] = "auto"
+    memory: Annotated[str, Field(pattern=r"(?i)^(auto|\d+(\.\d+)?\s*([kmgtp]i?)?b?)$")] = "auto"
     """Memory limit of one worker of the embedded cluster, such as `8GiB`; `auto` divides the machine's memory."""
     dashboard: bool = True
     """Serve Dask's dashboard, on loopback only."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver
@@ -38,7 +39,7 @@ def start(preload: Sequence[str] = (WORK,)) -> None:
     """
     if FORKED:
         multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed", *preload])
-        with _environment(WORKER_ENVIRONMENT):
+        with _environment(WORKER_ENVIRONMENT), deaf_to_interrupts():
             forkserver.ensure_running()
 
 
@@ -52,11 +53,24 @@ def _embeds_workers(file: Path, overrides: Sequence[str]) -> bool:
     try:
         read: Any = yaml.safe_load(file.read_text())
         cluster = dict(read.get("cluster") or {})
-    except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError, yaml.YAMLError):
         return False
     given = {key: value for key, _, value in (text.partition("=") for text in overrides)}
     workers = given.get("cluster.workers", cluster.get("workers"))
     return str(workers) != "0" and not (cluster.get("scheduler") or "cluster.scheduler" in given)
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes begun in the block never hear Ctrl-C, which a terminal sends to all: the run answers it and ends them.
+
+    The signal is held back, not lost: one that comes in the block reaches this process after it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -104,7 +104,7 @@ class NgramsConfig(FeaturesConfig):
 
     name: Literal["ngrams"]
     """Kind of feature: counts of hashed words and pairs of words, as DSIR takes them."""
-    dim: int = Field(default=10_000, ge=1)
+    dim: int = Field(default=10_000, ge=1, le=1 << 24)
     """Numbers a sample (k): words and pairs are hashed into so many counters."""
     dtype: Literal["float16", "float32", "int8"] = "float16"
     """How a number is stored; as for gradients."""

@@ -19,7 +19,7 @@ class ProjectionSettings(Section):
     """countsketch: exact gradients, random signs and circular shifts, summed over all layers: the most accurate per
     byte. factorised: both factors of every layer's gradient projected first, layers summed: the fastest. concat: the
     same with a small block for every layer side by side, as other tools store them."""
-    dim: PositiveInt = 4096
+    dim: int = Field(default=4096, ge=1, le=1 << 24)
     """Numbers stored per sample (k), a square for `factorised`; `concat` has rank * rank for every layer instead.
     The error of an inner product falls as 1 / sqrt(dim)."""
     rank: PositiveInt = 16

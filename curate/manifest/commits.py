@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from curate.errors import IntegrityError
-from curate.storage import atomic
+from curate.storage import atomic, records
 from curate.storage.atomic import Part
 from curate.storage.fingerprint import canonical, sha256_file
 from curate.storage.paths import RunPaths
@@ -58,7 +57,7 @@ def commit(paths: RunPaths, record: Commit, parts: Iterable[Part]) -> Commit:
 def load(paths: RunPaths, stage: str, index: int) -> Commit | None:
     """The record of a task, or None if there is none that can be read (a torn record counts as none)."""
     try:
-        content = json.loads(paths.commit(stage, index).read_bytes())
+        content = records.parse(paths.commit(stage, index).read_bytes())
         parts = tuple(PartRecord(**part) for part in content.pop("parts"))
         return Commit(**content, parts=parts)
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError, IntegrityError):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from curate.errors import IntegrityError
-from curate.storage import atomic
+from curate.storage import atomic, records
 from curate.storage.fingerprint import canonical, fingerprint
 from curate.storage.paths import RunPaths
 
@@ -28,7 +27,7 @@ def read(path: Path, *, fix: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_bytes())
+        content = records.parse(path.read_bytes())
         stated = content.pop("self")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _edited(path, fix) from error

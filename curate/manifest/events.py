@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from curate.storage import atomic
+from curate.storage import atomic, records
 
 POLL = 0.5
 """Seconds between two looks at the log of a running task."""
@@ -53,7 +53,7 @@ def read(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
                 return
             start += len(line)
             try:
-                event = json.loads(line)
+                event = records.parse(line)
             except ValueError:  # half a line of a killed writer, and the next writer's joined to it
                 continue
             yield event, start

@@ -15,7 +15,6 @@ sees the other.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,7 +26,7 @@ import pyarrow as pa
 from curate.errors import ConfigError, IntegrityError
 from curate.manifest.commits import PartRecord, part_problems
 from curate.manifest.events import read as read_lines
-from curate.storage import atomic, tables
+from curate.storage import atomic, records, tables
 from curate.storage.fingerprint import canonical, fingerprint, sha256_file
 from curate.storage.paths import RunPaths
 
@@ -103,7 +102,7 @@ def load(root: Path, number: int) -> Generation:
     """A generation by its number. Raises IntegrityError if it is missing or was changed."""
     path = RunPaths(root).generation(number)
     try:
-        content = json.loads(path.read_bytes())
+        content = records.parse(path.read_bytes())
         stated = content.pop("self")
         generation = _decoded(content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -147,7 +146,7 @@ def whole_from(root: Path) -> int:
     """The first generation that is kept whole: a lease on an earlier one may have come too late. Raises IntegrityError."""
     path = RunPaths(root).swept
     try:
-        return int(json.loads(path.read_bytes())["before"]) if path.is_file() else 0
+        return int(records.parse(path.read_bytes())["before"]) if path.is_file() else 0
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, f"unreadable content ({error})") from error
 
@@ -273,7 +272,7 @@ def _decoded(content: dict[str, Any]) -> Generation:
 def _pointer(root: Path) -> tuple[int, str] | None:
     path = RunPaths(root).current
     try:
-        content = json.loads(path.read_bytes())
+        content = records.parse(path.read_bytes())
         return int(content["generation"]), str(content["sha256"])
     except FileNotFoundError:
         return None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from curate.errors import IntegrityError
-from curate.storage import atomic
+from curate.storage import atomic, records
 from curate.storage.fingerprint import canonical, fingerprint
 from curate.storage.paths import RunPaths
 
@@ -51,7 +50,7 @@ def load(paths: RunPaths, generation: int) -> Plan | None:
     """The plan of a generation, or None if there is none. Raises IntegrityError if it was changed."""
     path = paths.plan(generation)
     try:
-        content = json.loads(path.read_bytes())
+        content = records.parse(path.read_bytes())
         stated = content.pop("self")
         plan = Plan(**{**content, "shards": tuple(content["shards"])})
     except FileNotFoundError:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 
-from curate.storage import atomic
+from curate.storage import atomic, records
 from curate.storage.fingerprint import canonical, fingerprint
 from curate.storage.paths import RunPaths
 
@@ -36,7 +35,7 @@ def load(paths: RunPaths, endpoint: str, repo_id: str) -> Publication:
     """What is known; nothing where the record is absent or torn: the Hub is asked in any case."""
     nothing = Publication(endpoint, repo_id)
     try:
-        content = json.loads(paths.publication(_name(nothing)).read_bytes())
+        content = records.parse(paths.publication(_name(nothing)).read_bytes())
         files = {
             key: {path: _hashes(*own) for path, own in content.pop(key).items()} for key in ("published", "pending")
         }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.errors import ConfigError, IntegrityError
-from curate.storage import atomic
+from curate.storage import atomic, records
 from curate.storage.fingerprint import fingerprint
 from curate.storage.paths import RunPaths
 
@@ -62,7 +62,7 @@ def load(root: Path) -> RunRecord:
             "Name a directory that `curate run` made, such as runs/quickstart.",
         )
     try:
-        return RunRecord(**json.loads(path.read_bytes()))
+        return RunRecord(**records.parse(path.read_bytes()))
     except (ValueError, TypeError) as error:
         raise IntegrityError(
             str(path), f"unreadable content ({error})", "the record of a run", "Start a new run in another --run-dir."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from curate.errors import ModelError
 from curate.models.base import ModelConfig
+from curate.storage import records
 from curate.storage.fingerprint import sha256_file
 
 TOKENIZER_FILES = (
@@ -194,7 +194,7 @@ def _refuse_remote_code(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        settings = json.loads(path.read_bytes())
+        settings = records.parse(path.read_bytes())
     except ValueError as error:
         raise ModelError(str(path), f"invalid JSON ({error})", "a JSON object", "Download the file again.") from error
     if isinstance(settings, dict) and "auto_map" not in settings:
@@ -251,7 +251,7 @@ def _refuse_absent_weights(where: str, names: Iterable[str]) -> None:
 
 def _indexed(index: Path, present: list[str]) -> list[str]:
     try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        names = sorted(set(records.parse(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(str(index), "no readable `weight_map`", "a safetensors index", "Download it again.") from error
     for name in names:
@@ -272,7 +272,7 @@ def _check_safetensors(path: Path) -> None:
         length = int.from_bytes(file.read(8), "little")
         header = file.read(length) if length <= size - 8 else b""
     try:
-        tensors = [entry for name, entry in json.loads(header).items() if name != "__metadata__"]
+        tensors = [entry for name, entry in records.parse(header).items() if name != "__metadata__"]
         claimed = 8 + length + max((entry["data_offsets"][1] for entry in tensors), default=0)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         claimed = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from curate.features import encoding
 from curate.results.outcome import LEARNED, pool
 from curate.storage import tables
 from curate.storage.paths import RunPaths
+
+ID = re.compile(r"[0-9]{1,9}:[0-9]{1,18}")
+"""shard:row."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,8 @@ def lightest(root: Path, count: int) -> list[Sample]:
 
 def sample(root: Path, identity: str) -> Sample:
     """One sample by its `shard:row`. Raises ConfigError if there is none."""
-    shard, colon, row = identity.partition(":")
-    if not (colon and shard.isdigit() and row.isdigit()):
+    shard, _, row = identity.partition(":")
+    if not ID.fullmatch(identity):
         fix = "`curate inspect RUN --top 10` shows ids."
         raise ConfigError("--row", repr(identity), "shard:row, such as 3:17", fix)
     found = _samples(root, _ranked(root).filter((pl.col("shard") == int(shard)) & (pl.col("row") == int(row))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 from polars.io.plugins import register_io_source
 
-from curate.errors import ConfigError
+from curate.errors import ConfigError, IntegrityError
 from curate.manifest import commits, dataset, generations, run
 from curate.reports import view
 from curate.reports.figures import size
@@ -21,7 +19,7 @@ from curate.reports.generations import lines
 from curate.reports.preferences import Preference, preferences
 from curate.results.status import status
 from curate.sinks.selection import Counts, Floats, Selection, counts
-from curate.storage import atomic, tables
+from curate.storage import atomic, records, tables
 from curate.storage.paths import RunPaths
 
 LEARNED = {"shard": pl.Int64(), "row": pl.Int64(), "weight": pl.Float32(), "reason": pl.String()}
@@ -68,7 +66,7 @@ def write_report(root: Path) -> Path:
 
 
 def _columns(paths: RunPaths, manifest: dict[str, Any]) -> dict[str, pl.DataType]:
-    first = pq.read_schema(paths.data(0, manifest["shards"]))
+    first = tables.read_schema(paths.data(0, manifest["shards"]))
     own = {manifest["weight_column"], manifest.get("token_weight_column")}
     names = [name for name in first.names if name not in own]
     return dict(pl.from_arrow(first.empty_table().select(names)).schema)  # pyright: ignore[reportAttributeAccessIssue]
@@ -76,8 +74,11 @@ def _columns(paths: RunPaths, manifest: dict[str, Any]) -> dict[str, pl.DataType
 
 def _copies(root: Path, paths: RunPaths) -> Callable[[int, Floats], Counts]:
     """How often each row of a shard was written, of its index and the weights that were learned."""
-    content = json.loads(paths.selection.read_bytes())
-    chosen, change = Selection.from_json(content["selection"]), content["adjustment"]
+    try:
+        content = records.parse(paths.selection.read_bytes())
+        chosen, change = Selection.from_json(content["selection"]), content["adjustment"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(paths.selection, f"no selection ({error})") from error
     if chosen.mode == "weighted" or (change["cap"] is None and not change["groups"]):
         return partial(counts, chosen)
     from curate.runs.job import open_job  # groups are read from the pool; nothing else here needs it, or torch
@@ -108,9 +109,16 @@ def _shard(
 
 def _rows(path: Path, columns: list[str], rows: np.ndarray) -> pl.DataFrame | None:
     if not path.is_file():
+        if len(rows):
+            raise _damaged(path, "no such file")
         return None
     frame = pl.from_arrow(tables.read_parquet(path, columns))
     return frame.with_columns(_row=pl.Series(rows))  # pyright: ignore[reportReturnType, reportAttributeAccessIssue]
+
+
+def _damaged(path: Path, found: str) -> IntegrityError:
+    fix = "Run the command that made the run again: what is missing or wrong is made anew."
+    return IntegrityError(str(path), found, "what was committed", fix)
 
 
 def _view(root: Path) -> view.View:

@@ -42,6 +42,14 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
         raise _unreadable(path, error) from error
 
 
+def read_schema(path: Path) -> pa.Schema:
+    """Columns of one Parquet part. Raises IntegrityError."""
+    try:
+        return pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
 def write_arrow(path: Path, table: pa.Table) -> Part:
     """Write one Arrow IPC file of a single record batch."""
     table = table.combine_chunks()

@@ -52,6 +52,7 @@ def tamed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
     for name in ("stdout", "unraisablehook"):
         monkeypatch.setattr(sys, name, getattr(sys, name))
+    monkeypatch.setenv("PYTHONPATH", str(Path(interrupts.__file__).parents[2]))  # other processes run the same curate
     monkeypatch.setattr(interrupts, "leave", sys.exit)
     monkeypatch.setattr(interrupts, "_tell", lambda: print(interrupts.message(sys.argv[1:]), file=sys.stderr))
     monkeypatch.setattr(interrupts, "_end_children", lambda: None)

@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict
 class Part(BaseModel):
     """Part of a document; immutable, without other keys than those it names."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, json_schema_serialization_defaults_required=True
+    )
 
 
 class Document(Part):
