@@ -39,7 +39,7 @@ def documents(incomplete: str) -> list[str]:
 
 def controls(incomplete: str) -> list[str]:
     """Lists of controls, one more at a time."""
-    from curate.config.evaluation import CONTROLS
+    from curate.config.uses import CONTROLS
 
     before, comma, last = incomplete.rpartition(",")
     given = before.split(",")

@@ -27,7 +27,7 @@ def status(
     if as_json:
         from curate.cli.documents import runs
         from curate.reports import generations
-        from curate.reports.status import status as progress
+        from curate.results.status import status as progress
 
         found = progress(source)
         document(runs.Status.of(source, found, generations.lines(source) if found.online else []))

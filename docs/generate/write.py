@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.generate import answers, api, claims, commands, excerpts, figures, keys, tables
+from docs.generate import answers, api, claims, commands, design, excerpts, figures, keys, packages, tables
 
 ROOT = Path(__file__).parents[2]
 MARKER = re.compile(r"^<!-- (/?)([\w-]+) -->$", re.MULTILINE)
@@ -19,7 +19,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "refined": figures.refined, "trainers": figures.trainers, "dwm": figures.dwm, "ranks": figures.ranks,
     "budgets": figures.budgets, "following": figures.following,
     **{f"arena-{problem}": (lambda problem=problem: figures.problem(problem)) for problem in figures.PROBLEMS},
-    **excerpts.PARTS,
+    **excerpts.PARTS, **packages.PARTS, **design.PARTS,
 }  # fmt: skip
 
 
