@@ -34,7 +34,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(?!curate\.).*"),  # types of other packages: their pages are not on this site
     (
         "py:.*",
-        r"curate\..*\.(Descent|LayerSettings|Observer|PoolReader|Optimizer)",
+        r"curate\..*\.(Descent|Format|LayerSettings|Observer|PoolReader|Optimizer)",
     ),  # types in signatures that no user makes
 ]
 

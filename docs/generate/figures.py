@@ -68,11 +68,12 @@ def headline() -> str:
         "|---|---|",
         f"| `bergson build`: gradient features of {build['batch']} from start to finish, same dimensions | "
         f"×{build['ratio']:.2f} as fast ({_between(build)}); both in bfloat16 ×{low['ratio']:.2f} |",
-        f"| bergson's projection: error of cosines against exact gradients | ×{1 / finer['ratio']:.2f} of theirs |",
+        f"| bergson's projection, p16 a module: error of its cosines; ours at k 4096 | ×{1 / finer['ratio']:.2f} of theirs |",
         f"| dattri-llm's selection callback: the same rule in a training step | ×{same['ratio']:.2f} as fast "
         f"({_between(same)}); the goal was {same['reach'].removeprefix('>= ')} |",
-        f"| weights that reach the gradient | {honoured['trainer']} with ours: {honoured['astray']} % astray; "
-        f"{distorted['trainer']} alone: {distorted['astray']} % |",
+        "| weights in a trainer: how much of the gradient's change went astray | "
+        f"{honoured['trainer']} with our mixin {honoured['astray']} %; "
+        f"{distorted['trainer']} alone {distorted['astray']} % |",
     ]
     where = f"{build['model'].split(':')[0].replace('llama', 'Llama').replace('7m', '7 M')}, {build['machine']}, {build['date']}"
     return "\n".join([*lines, "", f"Speed and error: {where}."])

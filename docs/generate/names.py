@@ -72,6 +72,14 @@ SECTIONS: dict[str, tuple[Public, ...]] = {
         Public("curate.methods.Batch", "curate.types.Batch"),
         Public("curate.methods.Entry", "curate.methods.registry.Entry", signature="()"),
     ),
+    "For authors of exports and sources": (
+        Public("curate.exports.registry.Entry", signature="()"),
+        Public("curate.sources.registry.Entry", signature="()"),
+    ),
+    "Tests for methods, exports and sources": tuple(
+        Public(f"curate.testing.{name}", members=False, signature="()")
+        for name in ("PoolWeigherContract", "BatchWeigherContract", "ExportContract", "SourceContract")
+    ),
     "Errors": (Public("curate.errors", directive="automodule"),),
 }
 """Headings of the page of the Python API → what stands below them."""

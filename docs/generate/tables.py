@@ -8,6 +8,8 @@ from typing import Any
 
 from docs.generate.names import module
 
+DONE = ("0", "–", "Done.")
+BUG = ("1", "any other", "A bug of curate; please report it.")
 INTERRUPTED = ("130", "interrupted", "Ctrl-C, or another signal to stop; the same command continues.")
 
 
@@ -60,7 +62,7 @@ def exports() -> str:
 
 def errors() -> str:
     """Every kind of error with its exit code, and the codes that are no errors."""
-    rows = [("0", "–", "Done."), *(row(each) for each in _errors(module("errors").CurateError)), INTERRUPTED]
+    rows = [DONE, BUG, *(row(each) for each in _errors(module("errors").CurateError)), INTERRUPTED]
     return table(("exit code", "class", "when"), rows)
 
 
