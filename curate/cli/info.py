@@ -29,7 +29,7 @@ def methods(as_json: Json = False) -> None:
         return
     from curate.cli import tables
 
-    columns = ("method", "needs", "paper", "what a weight means")
+    columns = ("method", "needs", "paper", "what it does")
     shown = tables.table(*columns, left=columns)
     for entry in METHODS.values():
         shown.add_row(entry.name, entry.reads, entry.paper, entry.summary)
