@@ -5,7 +5,7 @@ BIN := .venv/bin
 PEERS := bergson dattri-llm opacus
 TRAINERS := trl ms-swift llamafactory mosaic megatron
 .DELETE_ON_ERROR:
-.PHONY: quickstart smollm2 arena test test-slow test-trainers lint data bench-features clean
+.PHONY: quickstart smollm2 arena test test-slow test-trainers lint docs data bench-features clean
 
 quickstart: data  ## weigh a mixed pool of real text for one domain, in a few minutes
 	$(BIN)/curate run pipelines/quickstart.yaml
@@ -32,6 +32,9 @@ lint: .venv/.installed  ## style, types, who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+docs: .venv/.installed  ## the site, in docs/_build/html; a broken link or reference fails
+	$(BIN)/sphinx-build --builder html --fresh-env --nitpicky --fail-on-warning --quiet docs docs/_build/html
 
 bench-features: .venv/.installed data/packages/.made $(PEERS:%=.bench/%/.installed)  ## gradient features against limits and peers
 	$(BIN)/python tests/benchmarks/features.py $(ARGS)

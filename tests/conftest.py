@@ -14,6 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+collect_ignore = ["plugin", "plugin_broken"]
+"""Packages that are installed into an environment of their own by `plugins/`."""
+
 FILES, ROWS, TARGET_ROWS, SHARD_ROWS = 3, 28, 6, 14
 NULL_ROW = 5
 """Row of the pool's second file that has no text: it must end in dropped/."""

@@ -9,10 +9,6 @@ SHOWN = 100
 """Run directories that are offered at most."""
 
 
-CONTROLS = ("uniform", "random", "mixing", "clean")
-"""As `curate.config.evaluation` has them, whose import takes seconds."""
-
-
 def methods(incomplete: str) -> list[tuple[str, str]]:
     """Names of methods, each with what it does."""
     from curate.methods.registry import METHODS
@@ -43,6 +39,8 @@ def documents(incomplete: str) -> list[str]:
 
 def controls(incomplete: str) -> list[str]:
     """Lists of controls, one more at a time."""
+    from curate.config.uses import CONTROLS
+
     before, comma, last = incomplete.rpartition(",")
     given = before.split(",")
     return [f"{before}{comma}{name}" for name in CONTROLS if name.startswith(last) and name not in given]
@@ -59,6 +57,6 @@ def runs(incomplete: str) -> list[str]:
 def _runs(parent: Path) -> Iterator[Path]:
     for depth in ("*", "*/*"):
         try:
-            yield from (record.parent for record in parent.glob(f"{depth}/run.json"))
+            yield from (record.parent for record in sorted(parent.glob(f"{depth}/run.json")))
         except OSError:
             return

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
+from curate.config.uses import Control
 from curate.models.base import ModelConfig, WarmupSettings
 from curate.sources.config import SourceConfig
 from curate.types import Section
-
-Learned = Literal["weighted", "filtered", "resampled"]
-"""Uses of learned weights."""
-Control = Literal["uniform", "random", "mixing", "clean"]
-"""What learned weights are compared with."""
-OF_A_RUN: tuple[Learned, ...] = get_args(Learned)
-CONTROLS: tuple[Control, ...] = get_args(Control)
-Use = Control | Learned
-"""What an arm trains on; see `evaluation.arms`."""
 
 
 class JudgeSettings(Section):

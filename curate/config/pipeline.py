@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import math
-from functools import reduce
-from operator import or_
-from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from curate.config.evaluation import EvaluationConfig
+from curate.config.methods import MethodConfig
 from curate.config.online import OnlineConfig
 from curate.executors.base import ClusterConfig
 from curate.features.settings import EmbeddingsConfig, FeaturesSection, GradientsConfig
 from curate.methods.registry import METHODS
 from curate.methods.settings import LoopSettings
 from curate.models.base import ModelConfig
+from curate.plugins.component import Component
 from curate.sinks.base import OutputConfig
 from curate.sources.base import PoolConfig, TargetConfig
+from curate.sources.registry import AUTO, FORMATS
 from curate.training.refinement import RefineConfig
 from curate.types import Section
-
-MethodConfig = Annotated[
-    reduce(or_, [entry.method().Config for entry in METHODS.values()]), Field(discriminator="name")
-]
 
 
 class ReportConfig(Section):
@@ -48,7 +44,7 @@ class Pipeline(Section):
     """The proxy, whose gradients are used."""
     features: FeaturesSection = Field(default_factory=GradientsConfig)
     """What is stored of every sample."""
-    method: MethodConfig  # pyright: ignore[reportInvalidTypeForm]
+    method: MethodConfig
     """The algorithm that learns the weights."""
     output: OutputConfig = Field(default_factory=OutputConfig)
     """What the dataset looks like."""
@@ -67,6 +63,13 @@ class Pipeline(Section):
     def targets(self) -> list[TargetConfig]:
         """The targets as a list."""
         return self.target if isinstance(self.target, list) else [self.target] if self.target else []
+
+    @property
+    def components(self) -> list[Component]:
+        """Components of other packages that the run's result depends on: its method, and the formats of its files."""
+        formats = [section.format for section in (self.pool, *self.targets) if section.format != AUTO]
+        used = [METHODS[self.method.name], *(FORMATS[name] for name in dict.fromkeys(formats))]
+        return [component for component in used if component.outside]
 
     @property
     def loop(self) -> LoopSettings | None:

@@ -96,6 +96,7 @@ def environment(pipeline: Pipeline) -> dict[str, str]:
         "threads": str(pipeline.cluster.threads),
         **({"products": "oneDNN"} if device.choose_products() else {}),  # elsewhere PyTorch's own, which needs no word
         **versions,
+        **{component.package: component.version for component in pipeline.components},
     }
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from curate import config
 from curate.config import Pipeline
-from curate.config.evaluation import CONTROLS, Control, Learned
+from curate.config.uses import CONTROLS, Control, Learned
 from curate.engine import flow
 from curate.engine.reuse import Reuse
 from curate.errors import ConfigError

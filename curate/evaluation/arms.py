@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from curate.config.evaluation import JudgeSettings, Use
+from curate.config.evaluation import JudgeSettings
+from curate.config.uses import Use
 from curate.evaluation.statistics import effective_sample_size
 
 

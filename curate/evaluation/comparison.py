@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from curate.config import EvaluationConfig
-from curate.config.evaluation import OF_A_RUN
+from curate.config.uses import OF_A_RUN
 from curate.errors import IntegrityError
 from curate.evaluation.arms import Arm
 from curate.manifest import commits

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from curate import config
 from curate.config import EvaluationConfig, Pipeline
-from curate.config.evaluation import CONTROLS, OF_A_RUN, Control, Use
+from curate.config.uses import CONTROLS, OF_A_RUN, Control, Use
 from curate.engine import inputs
 from curate.engine.flow import Crew, Workers
 from curate.errors import ConfigError

@@ -57,7 +57,7 @@ def export(root: Path, name: str, *, observer: Observer | None = None) -> Path:
     if manifest is None:
         raise ConfigError(str(root), "no manifest", "a finished run", "Finish it with `curate run`.")
     with lock.exclusive(paths.lock):
-        identity = fingerprint(name, manifest["content_sha256"], version("curate"))
+        identity = fingerprint(name, manifest["content_sha256"], version("curate"), *entry.identity)
         place = paths.export(name)
         if _is_done(place, root, identity):
             return place
@@ -100,7 +100,7 @@ class _Export:
     def write(self, observer: Observer) -> None:
         """Every part that is not there yet, then what names them, then the final name."""
         self._forget_others()
-        exporter = self.entry.exporter()(Whole(self.layout, self._weights, self._tokenizer))
+        exporter = self.entry.made(Whole(self.layout, self._weights, self._tokenizer))
         observer.stage("export", self.manifest["rows_out"])
         made = []
         for index in range(len(self._parts)):
@@ -157,6 +157,7 @@ class _Export:
     def _stated(self, made: Sequence[Made]) -> dict[str, Any]:
         return {
             "trainer": self.entry.name,
+            **({"package": self.entry.provider} if self.entry.outside else {}),
             "honours": self.entry.honours,
             "beware": self.entry.beware,
             "identity": self.identity,

@@ -18,9 +18,9 @@ def write(directory: Path) -> Path:
     """Write config, weights and tokenizer into a directory; always the same ones. Returns it."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    tokenizer = _tokenizer()
+    words = tokenizer()
     config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=len(words), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.2, use_cache=False,
         tie_word_embeddings=False, bos_token_id=0, eos_token_id=0, pad_token_id=0,
     )  # fmt: skip
@@ -28,7 +28,7 @@ def write(directory: Path) -> Path:
         torch.manual_seed(0)
         model = Qwen2ForCausalLM(config)
     model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    words.save_pretrained(directory)
     return directory
 
 
@@ -39,7 +39,8 @@ def load(directory: Path) -> tuple[Any, Any]:
     return AutoModelForCausalLM.from_pretrained(directory).float(), AutoTokenizer.from_pretrained(directory)
 
 
-def _tokenizer() -> Any:
+def tokenizer() -> Any:
+    """The tokenizer: a token a byte, a chat template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -48,8 +49,8 @@ def _tokenizer() -> Any:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
     core.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
     end, *others = SPECIALS
-    tokenizer = PreTrainedTokenizerFast(
+    found = PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token=end, pad_token=end, additional_special_tokens=others
     )
-    tokenizer.chat_template = CHAT
-    return tokenizer
+    found.chat_template = CHAT
+    return found

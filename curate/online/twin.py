@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curate.stages.identity import learning, learns_from
+from curate.stages.identity import learning
 from curate.stages.stage import Cost, Scope, Stage, unknown
 
 if TYPE_CHECKING:
@@ -90,9 +90,8 @@ def cost(estimate: Estimate) -> Cost:
 STAGE = Stage(
     "twin",
     Scope.PER_GENERATION,
-    ("featurize", "target", "prepare", "proxy"),
+    ("prepare", "proxy"),
     work,
-    without=learns_from,
     identity=learning,
     extent=unknown,
     cost=cost,

@@ -18,7 +18,6 @@ from curate.reports.figures import size
 from curate.reports.generations import lines
 from curate.reports.preferences import Preference, preferences
 from curate.results.status import status
-from curate.runs.weights import labels, selected
 from curate.sinks.selection import Counts, Floats, Selection, counts
 from curate.storage import atomic, records, tables
 from curate.storage.paths import RunPaths
@@ -83,6 +82,7 @@ def _copies(root: Path, paths: RunPaths) -> Callable[[int, Floats], Counts]:
     if chosen.mode == "weighted" or (change["cap"] is None and not change["groups"]):
         return partial(counts, chosen)
     from curate.runs.job import open_job  # groups are read from the pool; nothing else here needs it, or torch
+    from curate.runs.weights import labels, selected
 
     job = open_job(str(root))
     return lambda index, learned: counts(chosen, index, selected(job)[1].apply(learned, labels(job, index)))
@@ -168,7 +168,7 @@ def _preferences(root: Path, frame: pl.LazyFrame, columns: Sequence[str]) -> lis
 def _facts(manifest: dict[str, Any], record: run.RunRecord) -> list[tuple[str, str]]:
     written = sum(part["size"] for part in manifest["parts"])
     lines = {
-        "method": f"{manifest['method']} ({manifest['paper']})",
+        "method": f"{_method(manifest)} ({manifest['paper']})",
         "proxy": manifest["model"],
         "output": manifest["rule"] or manifest["mode"],
         "rows": f"{manifest['rows_in']:,} in the pool, {manifest['rows_out']:,} written",
@@ -179,3 +179,9 @@ def _facts(manifest: dict[str, Any], record: run.RunRecord) -> list[tuple[str, s
         "curate": manifest["version"],
     }
     return [(label, value) for label, value in lines.items() if value]
+
+
+def _method(manifest: dict[str, Any]) -> str:
+    """The method, and its package if that is not curate."""
+    package = manifest.get("package")
+    return f"{manifest['method']} of {package}" if package else manifest["method"]

@@ -17,6 +17,8 @@ from curate.storage import tables
 if TYPE_CHECKING:  # what trains loads the model libraries, which the process that only hands tasks out does without
     pass
 
+from curate.methods.guarded import check_mean
+from curate.methods.registry import METHODS
 from curate.runs.job import Job
 
 
@@ -25,6 +27,13 @@ def learned(job: Job, index: int) -> ShardWeights:
     table = tables.read_arrow(job.verified("weigh", index)[0])
     counts = table["tokens"].to_numpy().astype(np.int64) if "tokens" in table.column_names else None
     return ShardWeights(table["weight"].to_numpy().astype(np.float32), counts)
+
+
+def check_outside_mean(job: Job) -> None:
+    """Whether the weights of another package's method have mean 1 over the pool. Raises ModelError."""
+    method = METHODS[job.pipeline.method.name]
+    if method.outside:
+        check_mean(method, (shard.weights for shard in shard_weights(job)))
 
 
 def shard_weights(job: Job) -> Iterator[ShardWeights]:

@@ -34,6 +34,8 @@ class Facts(TypedDict, total=False):
 
     name: str
     method: str
+    package: str
+    """What provides the method, and its version, if it is none of curate's own."""
     paper: str
     model: str
     revision: str

@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
 from curate.errors import ConfigError, DataError
-from curate.sources import arrow, files, hub, jsonl, parquet
+from curate.sources import files, hub
 from curate.sources.config import PoolConfig, SourceConfig, TargetConfig
-from curate.sources.inspected import Inspected
+from curate.sources.registry import FORMATS
 from curate.sources.schema import decode, encode, plain, unified
 from curate.sources.splits import meant
 from curate.storage.fingerprint import fingerprint, sha256_file
@@ -26,16 +26,6 @@ __all__ = [
     "PoolConfig", "Source", "SourceConfig", "TargetConfig",
     "content_hash", "fields", "read", "scan", "shards", "source_from_dict", "source_to_dict",
 ]  # fmt: skip
-
-
-class Format(Protocol):
-    """What a module for one file format offers."""
-
-    def inspect(self, path: str, shard_rows: int, limits: Limits) -> Inspected: ...
-    def read(self, shard: Shard, schema: pa.Schema, limits: Limits) -> pa.Table: ...
-
-
-FORMATS: dict[str, Format] = {"parquet": parquet, "jsonl": jsonl, "arrow": arrow}
 
 
 @dataclass(frozen=True)
@@ -122,7 +112,7 @@ def read(shard: Shard, schema: pa.Schema, columns: list[str] | None = None, *, l
     with files.explained(path):
         if files.size_of(path) != shard.file.size:
             raise _changed(path, f"{files.size_of(path)} bytes", f"{shard.file.size} bytes")
-        table = FORMATS[shard.file.format].read(shard, wanted, limits) if shard.rows else wanted.empty_table()
+        table = FORMATS[shard.file.format].format().read(shard, wanted, limits) if shard.rows else wanted.empty_table()
         if table.num_rows != shard.rows:
             raise _changed(path, f"{table.num_rows} rows from row {shard.start} on", str(shard.rows))
         table.validate(full=True)
@@ -167,7 +157,7 @@ def _inspected(config: SourceConfig, path: str, shard_rows: int, limits: Limits)
         size = files.size_of(path)
         with files.open_input(path) as stream:
             digest = sha256_file(stream)
-        found = FORMATS[kind].inspect(path, shard_rows, limits)
+        found = FORMATS[kind].format().inspect(path, shard_rows, limits)
         schema = plain(files.display(path), found.schema)
     return InputFile(path, kind, digest, size, found.rows, found.offsets), schema
 

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from curate.sources.registry import AUTO, FORMATS
 from curate.types import Section
+
+
+def _known(name: str) -> str:
+    """A format that there is. Raises ConfigError if it is another package's and cannot be used."""
+    if name == AUTO:
+        return name
+    if name not in FORMATS:
+        *names, last = (repr(each) for each in (AUTO, *FORMATS))
+        raise ValueError(f"input should be {', '.join(names)} or {last}")
+    FORMATS[name].format()
+    return name
+
+
+def _listed(schema: dict[str, Any]) -> None:
+    schema["enum"] = [AUTO, *FORMATS]
+
+
+FormatName = Annotated[str, AfterValidator(_known), Field(json_schema_extra=_listed)]
+"""`auto`, or a format by its name."""
 
 
 class SourceConfig(Section):
@@ -28,8 +48,8 @@ class SourceConfig(Section):
     """Split of a Hub dataset or of a directory, found in file names; a Hub dataset's default is `train`."""
     revision: str | None = None
     """Branch, tag or commit of a Hub dataset; resolved once to a commit, which the run records."""
-    format: Literal["auto", "parquet", "jsonl", "arrow"] = "auto"
-    """File format; `auto` goes by the file name, then by the first bytes."""
+    format: FormatName = AUTO
+    """File format; `auto` goes by the file name, then by the first bytes. A format of an installed package must be named."""
     allow_schemes: list[str] = Field(default_factory=list)
     """URL schemes allowed besides local, file, hf, s3, gs, gcs, az, abfs and memory: https, say."""
     max_chars: int = Field(default=100_000, ge=1)

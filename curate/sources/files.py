@@ -16,6 +16,7 @@ import fsspec
 import pyarrow as pa
 
 from curate.errors import ConfigError, DataError, ResourceError
+from curate.sources.registry import AUTO, FORMATS, SUFFIXES
 from curate.sources.splits import of_split, pick
 from curate.storage.limits import shown
 
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
     from curate.sources.config import SourceConfig
 
 SCHEMES = frozenset({"file", "local", "hf", "s3", "gs", "gcs", "az", "abfs", "memory"})
-SUFFIXES = {
-    ".parquet": "parquet", ".pq": "parquet",
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
-    ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow",
-}  # fmt: skip
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow", b"{": "jsonl"}
 
@@ -82,7 +78,7 @@ def check_scheme(config: SourceConfig) -> str | None:
 
 def format_of(path: str, configured: str) -> str:
     """Say how a file is encoded: as configured, else by its name, else by its first bytes. Raises ConfigError."""
-    known = configured if configured != "auto" else SUFFIXES.get(os.path.splitext(_uncompressed(path))[1].lower())
+    known = configured if configured != AUTO else SUFFIXES.get(os.path.splitext(_uncompressed(path))[1].lower())
     if known:
         return known
     with explained(path), open_input(path) as stream:
@@ -99,10 +95,17 @@ def compression_of(path: str) -> str | None:
     return COMPRESSIONS.get(os.path.splitext(path)[1].lower())
 
 
-def is_data(path: str) -> bool:
-    """True if the name says that curate can read it; hidden files and `_SUCCESS` markers are no data."""
+def is_data(path: str, configured: str = AUTO) -> bool:
+    """True if the name says that curate can read it; hidden files and `_SUCCESS` markers are no data.
+
+    Args:
+        path: of a file.
+        configured: `format` of its section; the suffixes of another package's count where that is named.
+    """
     marker = any(part.startswith((".", "_")) for part in path.split("/"))
-    return not marker and os.path.splitext(_uncompressed(path))[1].lower() in SUFFIXES
+    named = configured != AUTO and configured not in FORMATS.own
+    suffixes = FORMATS[configured].suffixes if named else SUFFIXES
+    return not marker and os.path.splitext(_uncompressed(path))[1].lower() in suffixes
 
 
 def open_input(path: str) -> BinaryIO:
@@ -172,7 +175,7 @@ def _remote(config: SourceConfig) -> list[str]:
     with explained(config.path):
         if system.isdir(path):
             inside = [name.removeprefix(path).strip("/") for name in system.find(path)]
-            kept = of_split([name for name in inside if is_data(name)], config.split, config.section)
+            kept = of_split([name for name in inside if is_data(name, config.format)], config.split, config.section)
             names = [f"{path.rstrip('/')}/{name}" for name in kept]
         else:
             names = list(system.glob(path))
@@ -186,7 +189,7 @@ def _directory(config: SourceConfig, path: Path) -> list[str]:
     if (path / "state.json").is_file():
         return _saved(path)
     names = [child.relative_to(path).as_posix() for child in path.rglob("*") if child.is_file()]
-    chosen = of_split([name for name in names if is_data(name)], config.split, config.section)
+    chosen = of_split([name for name in names if is_data(name, config.format)], config.split, config.section)
     return [str(path / name) for name in chosen]
 
 

@@ -92,9 +92,10 @@ def _chosen(config: SourceConfig, repository: str, names: list[str], pattern: st
         kept = [name for name in names if fnmatchcase(name, pattern) or name.startswith(f"{pattern.rstrip('/')}/")]
     else:
         kept = [name for name in names if not name.endswith(".json")]  # metadata, mostly; a glob can name it
-    kept = of_split([name for name in kept if is_data(name)], config.split, config.section, default="train")
+    kept = [name for name in kept if is_data(name, config.format)]
+    kept = of_split(kept, config.split, config.section, default="train")
     formats = {format_of(name, config.format) for name in kept}
-    first = next((kind for kind in ("parquet", "arrow", "jsonl") if kind in formats), None)
+    first = next((kind for kind in ("parquet", "arrow", "jsonl", config.format) if kind in formats), None)
     kept = sorted(name for name in kept if format_of(name, config.format) == first)
     directories = sorted({str(PurePosixPath(name).parent) for name in kept})
     if not kept:

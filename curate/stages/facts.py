@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # what trains loads the model libraries, which the process th
 
 from curate.runs.job import Job
 
-STATED = ("method", "model", "revision", "target_sha256", "config_sha256", "version", "normalisation")
+STATED = ("method", "package", "model", "revision", "target_sha256", "config_sha256", "version", "normalisation")
 """Facts that every part of the dataset carries in its metadata."""
 
 
@@ -38,6 +38,7 @@ def facts(job: Job) -> dict[str, Any]:
     return {
         "name": f"Dataset weighted by {method.name}",
         "method": method.name,
+        **({"package": method.provider} if method.outside else {}),
         "paper": method.paper,
         "model": Path(model["name"]).name if model and Path(model["name"]).exists() else model.get("name"),
         "revision": model.get("revision") or model.get("fingerprint"),
@@ -64,4 +65,5 @@ def provenance(job: Job) -> pa.Schema:
 
 def stated(job: Job) -> str:
     """The facts that every part of the dataset carries, as JSON."""
-    return json.dumps({name: facts(job)[name] for name in STATED}, sort_keys=True)
+    known = facts(job)
+    return json.dumps({name: known[name] for name in STATED if name in known}, sort_keys=True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from curate.methods.registry import METHODS
+from curate.sources.registry import FORMATS
+
 if TYPE_CHECKING:
     from curate.config import Pipeline
     from curate.runs.job import Job
@@ -56,7 +59,8 @@ def learning(inputs: Inputs) -> list[Any]:
     pairs = zip(inputs.pipeline.targets, inputs.targets, strict=True)
     read = [target_rows(section, source) for section, source in pairs]
     trains = [read, inputs.settings["refine"]] if inputs.pipeline.loop else []
-    return [_method(inputs.settings["method"], inputs.weigher), inputs.pipeline.seed, *trains]
+    own = [_method(inputs.settings["method"], inputs.weigher), inputs.pipeline.seed, *trains]
+    return [*own, *METHODS[inputs.pipeline.method.name].identity]
 
 
 def learns_from(pipeline: Pipeline) -> tuple[str, ...]:
@@ -83,8 +87,9 @@ def target_rows(section: Any, source: Source) -> list[Any]:
 
 
 def reading(section: SourceConfig) -> list[Any]:
-    """How rows become texts."""
-    return [section.fields, section.max_chars]
+    """How rows become texts; of a format of another package, its version too."""
+    read = FORMATS.get(section.format)
+    return [section.fields, section.max_chars, *(read.identity if read is not None else [])]
 
 
 def _method(settings: dict[str, Any], weigher: str | None) -> dict[str, Any]:

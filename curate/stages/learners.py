@@ -16,14 +16,14 @@ from curate.runs.job import Job
 
 def learner(job: Job) -> Any:
     """The method of the pipeline, built from its section."""
-    made = METHODS[job.pipeline.method.name].method()(job.pipeline.method)
+    made = METHODS[job.pipeline.method.name].made(job.pipeline.method)
     if job.pipeline.loop is None:
         return made
     if job.pipeline.loop.predictions:
         return by_models(job)
     from curate.training.loop import Looped
 
-    return Looped(made.batch_weigher, job.pipeline.loop, share=made.config.effective_share)
+    return Looped(made.batch_weigher, job.pipeline.loop, share=getattr(made.config, "effective_share", None))
 
 
 def by_models(job: Job) -> Paired | Modelled:
@@ -34,5 +34,5 @@ def by_models(job: Job) -> Paired | Modelled:
     from curate.training.modelled import Modelled
     from curate.training.paired import Paired
 
-    made = METHODS[job.pipeline.method.name].method()(job.pipeline.method)
+    made = METHODS[job.pipeline.method.name].made(job.pipeline.method)
     return Modelled(made, loop, job.pipeline.seed) if loop.weigher else Paired(made, loop)

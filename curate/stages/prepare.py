@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from curate.sources.registry import FORMATS
 from curate.stages.identity import reading
 from curate.stages.stage import Cost, Scope, Stage
 
@@ -40,7 +41,7 @@ def content(job: Job, index: int) -> list[Any]:
     """A shard before it is read: its file's bytes, where it lies in them, and the columns that all files agreed on."""
     shard, pool = job.parts[index], job.pipeline.pool
     place = [shard.file.sha256, shard.file.format, shard.start, shard.rows]
-    return [place, job.record.pool["schema"], pool.fields, pool.on_bad_row]
+    return [place, job.record.pool["schema"], pool.fields, pool.on_bad_row, *FORMATS[shard.file.format].identity]
 
 
 def cost(estimate: Estimate) -> Cost:

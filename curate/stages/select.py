@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 def work(job: Job, _: int) -> Outcome:
     """The rule of the `output` section, over the weights of every shard."""
-    from curate.runs.weights import labelled_weights
+    from curate.runs.weights import check_outside_mean, labelled_weights
     from curate.sinks import adjustment, selection
     from curate.storage.fingerprint import canonical
     from curate.storage.outputs import Outcome
 
     output = job.pipeline.output
+    check_outside_mean(job)
     change = adjustment.adjustment(lambda: labelled_weights(job), output)
     chosen = selection.select(lambda: (change.of(*found) for found in labelled_weights(job)), output, job.pipeline.seed)
     return Outcome({job.paths.selection: canonical({"selection": chosen.to_json(), "adjustment": asdict(change)})})

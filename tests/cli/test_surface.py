@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from curate.cli import completion, interrupts
+from curate.cli import interrupts
 from curate.cli.application import GROUPS, command
-from curate.config.evaluation import CONTROLS
 from curate.exports.registry import EXPORTERS
 from curate.methods.registry import METHODS
 from curate.trainers.probes.registry import PROBES
@@ -140,10 +139,6 @@ def test_the_shell_completes_verbs_options_methods_trainers_and_runs(place):
     assert completed("curate run x.yaml --reuse runs/o", place) == ["runs/one"]
     assert completed("curate evaluate alone --against uniform,r", place) == ["uniform,random"]
     assert completed("curate schema st", place) == ["status"]
-
-
-def test_the_controls_that_the_shell_completes_are_those_that_exist():
-    assert set(completion.CONTROLS) == set(CONTROLS)
 
 
 def test_files_are_left_to_the_shell(place):

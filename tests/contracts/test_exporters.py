@@ -1,8 +1,7 @@
-"""What every exporter promises, over every kind of dataset."""
+"""Every export of the registry under the battery of `curate.testing`, and what each trainer finds in its own."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections import Counter
@@ -19,8 +18,9 @@ from hypothesis import strategies as st
 
 from curate.errors import ConfigError, CurateError, IntegrityError
 from curate.exports import buckets
-from curate.exports.base import Made, turns, write_lines
+from curate.exports.base import turns, write_lines
 from curate.exports.registry import EXPORTERS, find
+from curate.testing import ExportContract
 from tests.exports import export_world
 from tests.exports.export_world import KINDS, Dataset
 
@@ -37,11 +37,6 @@ def only(dataset: Dataset, *kinds: str) -> None:
         pytest.skip(f"speaks of {', '.join(kinds)}")
 
 
-def hashes(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
 def plain(turn: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in turn.items() if value is not None}
 
@@ -52,39 +47,19 @@ def words(row: dict[str, Any], dataset: Dataset) -> str:
     return row[column][-1]["content"] if column == "chat" else row[column]
 
 
-@pytest.mark.parametrize("name", EXPORTERS)
-def test_equal_datasets_give_equal_bytes_wherever_they_lie(dataset: Dataset, name: str, tmp_path: Path) -> None:
-    dataset.export(name, tmp_path / "one")
-    dataset.export(name, tmp_path / "another" / "two")
-    found = hashes(tmp_path / "one")
-    assert found
-    assert found == hashes(tmp_path / "another" / "two")
+COUNTS = {
+    "mosaic": lambda _, folder: sum(len(export_world.mds(path.parent)) for path in folder.rglob("index.json")),
+    "megatron": lambda _, folder: sum(
+        len(export_world.indexed(path.with_suffix(""))) for path in folder.rglob("*.idx")
+    ),
+}
+"""Readers of what is neither Parquet nor JSON Lines."""
 
-
-@pytest.mark.parametrize("name", EXPORTERS)
-def test_parts_name_their_files_and_rows_add_up(dataset: Dataset, name: str, tmp_path: Path) -> None:
-    made = dataset.export(name, tmp_path)
-    for part in (part for each in made for part in each.parts if part.path.exists()):
-        assert hashlib.sha256(part.path.read_bytes()).hexdigest() == part.sha256
-        assert part.path.stat().st_size == part.size
-    json.dumps([each.facts for each in made])
-    assert 0 < sum(each.rows for each in made) <= 40
-
-
-@pytest.mark.parametrize("name", EXPORTERS)
-def test_parts_that_were_made_before_an_interruption_need_not_be_made_again(
-    dataset: Dataset, name: str, tmp_path: Path
-) -> None:
-    """What `close` is given of a part survives as JSON, so that another process can go on."""
-    whole, parts = dataset.whole, dataset.parts
-    exporter = EXPORTERS[name].exporter()(whole)
-    rows = [export_world.Rows(n, len(parts), path, pq.read_table(path)) for n, path in enumerate(parts)]
-    first = exporter.part(rows[0], tmp_path / "one")
-    kept = Made(first.parts, first.rows, json.loads(json.dumps(first.facts)))
-    again = EXPORTERS[name].exporter()(dataset.whole)
-    again.close([kept, *(again.part(each, tmp_path / "one") for each in rows[1:])], tmp_path / "one")
-    dataset.export(name, tmp_path / "two")
-    assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
+for entry in EXPORTERS.own.values():
+    name = f"Test_{entry.name.replace('-', '_')}"
+    globals()[name] = type(
+        name, (ExportContract,), {"entry": entry, **({"count": COUNTS[entry.name]} if entry.name in COUNTS else {})}
+    )
 
 
 def test_hf_is_the_dataset_as_it_is(dataset: Dataset, tmp_path: Path) -> None:
@@ -268,11 +243,3 @@ def test_what_json_cannot_hold_is_refused_by_name(tmp_path: Path) -> None:
 def test_an_unknown_trainer_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"one of hf, trl, ms-swift"):
         find("nothing")
-
-
-def test_every_entry_says_what_the_trainer_honours_and_what_it_does_not() -> None:
-    for name, entry in EXPORTERS.items():
-        assert entry.name == name
-        assert entry.honours
-        assert entry.beware
-        assert entry.exporter()

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.config.evaluation import CONTROLS, OF_A_RUN, JudgeSettings, Use
+from curate.config.evaluation import JudgeSettings
+from curate.config.uses import CONTROLS, OF_A_RUN, Use
 from curate.evaluation.arms import Mixture, Rows, draws, mixture
 
 USES: tuple[Use, ...] = (*CONTROLS, *OF_A_RUN)

@@ -22,10 +22,10 @@ from curate.engine import flow
 from curate.methods.registry import METHODS
 from curate.reports import frames
 from curate.stages import loop_problem
+from curate.testing.sentences import animal, numeral, texts
 
-ANIMALS = ("cat", "dog", "horse", "owl", "fox", "hen")
-PLACES = ("mat", "roof", "field", "river bank", "old wall", "farm")
-NUMBERS = ("one", "two", "three", "four", "five", "six")
+__all__ = ["World", "animal", "make", "numeral", "texts"]
+
 CHAT = (
     "{% for turn in messages %}<|{{ turn.role }}|>{{ turn.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -43,21 +43,6 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 UNPROMISED = ("logs", "published", "report.html", ".lock")
 """What lies outside the promise of byte identity."""
-
-
-def animal(n: int) -> str:
-    """The n-th sentence about an animal; all are different for a few thousand n."""
-    return f"the {ANIMALS[n % 6]} sat on the {PLACES[n // 6 % 6]} and the {ANIMALS[n // 36 % 6]} saw it, number {n}"
-
-
-def numeral(n: int) -> str:
-    """The n-th sentence about numbers."""
-    return f"{NUMBERS[n % 6]} plus {NUMBERS[n // 6 % 6]} is not {NUMBERS[n // 36 % 6]}, said line {n}"
-
-
-def texts(rows: int) -> list[str]:
-    """A pool: animals and numbers by turns."""
-    return [animal(n) if n % 2 else numeral(n) for n in range(rows)]
 
 
 def own(method: str) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import torch
 from curate import config
 from curate.engine import flow
 from curate.manifest import commits
-from curate.runs.job import StoredProblem, open_job
+from curate.runs.job import open_job
 from curate.stages.stability import measure
+from curate.stages.stored import StoredProblem
 from curate.storage.paths import RunPaths
 from tests.pipelines import tiny_world
 from tests.pipelines.tiny_world import World

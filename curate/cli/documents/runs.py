@@ -132,7 +132,7 @@ class Status(Document):
 
     @classmethod
     def of(cls, run: Path, found: Any, generations: list[Any]) -> Self:
-        """The document of a `reports.status.Status` and the lines of `reports.generations`."""
+        """The document of a `results.status.Status` and the lines of `reports.generations`."""
         state = "finished" if found.finished else "running" if found.running else "stopped"
         stages = [
             StageStatus(

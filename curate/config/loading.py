@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, create_model
 
+from curate.config import methods
 from curate.config.explain import explained, line_of, overriding
 from curate.config.pipeline import Pipeline
 from curate.config.strict_yaml import Key, parse
@@ -57,8 +58,13 @@ def to_dict(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def schema() -> dict[str, Any]:
-    """JSON schema of the pipeline file."""
-    return Pipeline.model_json_schema()
+    """JSON schema of the pipeline file, with the methods and formats that installed packages add."""
+    others = methods.installed()
+    if not others:
+        return Pipeline.model_json_schema()
+    described = Field(description=Pipeline.model_fields["method"].description)
+    whole: Any = (methods.union([*methods.OWN, *others]), described)
+    return create_model("Pipeline", __base__=Pipeline, __doc__=Pipeline.__doc__, method=whole).model_json_schema()
 
 
 def override(content: dict[str, Any], item: str) -> None:

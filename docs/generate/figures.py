@@ -1,41 +1,14 @@
-"""Write the generated parts of README.md: `python tests/benchmarks/readme.py`. A test checks that they are current.
-
-Numbers come from results/*.json, the reference from the schema, the methods from the registry; nothing is typed by hand.
-"""
+"""Tables of committed results: tests/benchmarks/results/*.json as Markdown. Nothing is typed by hand."""
 
 from __future__ import annotations
 
 import json
-import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from curate import config
-from curate.exports.registry import EXPORTERS
-from curate.methods.registry import METHODS
-
-HERE = Path(__file__).parent
-README = HERE.parents[1] / "README.md"
-RESULTS = HERE / "results"
-VARIANT = re.compile(r"(\| `\w+ )\((\w+)\)(.*)")
-"""A line about a key of one variant of a section: what comes before its name, the name, the rest."""
-
-
-def methods() -> str:
-    """The registry as a table."""
-    rows = [f"| `{entry.name}` | {entry.reads} | {entry.paper} | {entry.summary} |" for entry in METHODS.values()]
-    return "\n".join(["| method | needs | paper | what a weight means |", "|---|---|---|---|", *rows])
-
-
-def reference() -> str:
-    """Every key of the pipeline file with its default and its meaning."""
-    schema = config.schema()
-    lines = ["| key | default | meaning |", "|---|---|---|"]
-    for name, section in schema["properties"].items():
-        lines += _shared(_section(schema, name, section))
-    return "\n".join(lines)
+RESULTS = Path(__file__).parents[2] / "tests" / "benchmarks" / "results"
+PROBLEMS = ("mixed", "damaged", "questions")
+"""Of the shipped arena, in the order in which they are spoken of."""
 
 
 def shares() -> str:
@@ -63,24 +36,88 @@ def step() -> str:
     return _ratios("step")
 
 
+def loop_memory() -> str:
+    """What the two ways to learn weights inside a training add to its memory."""
+    result = json.loads((RESULTS / "loop_memory.json").read_text())
+    lines = [
+        f"{result['machine']}, {result['date']}; {result['model']}, {result['batch']}, {result['rounds']} rounds:",
+        "",
+        "| training | peak memory | over the plain training | wanted |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, peak in result["peak_bytes"].items():
+        over = f"×{result['ratio'][name]:.2f}" if name in result["ratio"] else "–"
+        lines.append(f"| {name} | {peak / 2**20:,.0f} MiB | {over} | {result['reach'].get(name, '–')} |")
+    return "\n".join(lines)
+
+
+def headline() -> str:
+    """Four figures against what others have, for the front page."""
+    build = _entry("features", "featurize stage from the start of the process, same dimensions / bergson build")
+    finer = _entry("features", "cosine error, per-module p16 of bergson / CountSketch k 4096")
+    same = _entry(
+        "step", "dattri-llm's selection callback / TracIn, each sample read whole, all blocks compared: the same rule"
+    )
+    checks = {check["name"]: check for check in _result("trainers")["checks"]}
+    honoured, distorted = checks["trl-weighted"], checks["llamafactory"]
+    low = _entry(
+        "features", "featurize stage from the start of the process, same dimensions, both bfloat16 / bergson build"
+    )
+    lines = [
+        "| against | measured |",
+        "|---|---|",
+        f"| `bergson build`: gradient features of {build['batch']} from start to finish, same dimensions | "
+        f"×{build['ratio']:.2f} as fast ({_between(build)}); both in bfloat16 ×{low['ratio']:.2f} |",
+        f"| bergson's projection: error of cosines against exact gradients | ×{1 / finer['ratio']:.2f} of theirs |",
+        f"| dattri-llm's selection callback: the same rule in a training step | ×{same['ratio']:.2f} as fast "
+        f"({_between(same)}); the goal was {same['reach'].removeprefix('>= ')} |",
+        f"| weights that reach the gradient | {honoured['trainer']} with ours: {honoured['astray']} % astray; "
+        f"{distorted['trainer']} alone: {distorted['astray']} % |",
+    ]
+    where = f"{build['model'].split(':')[0].replace('llama', 'Llama').replace('7m', '7 M')}, {build['machine']}, {build['date']}"
+    return "\n".join([*lines, "", f"Speed and error: {where}."])
+
+
 def _ratios(name: str) -> str:
-    entries = json.loads((RESULTS / f"{name}.json").read_text())
+    """Hits and misses, a table for every model and batch, so that no line repeats what all have."""
+    entries = _result(name)
     machines = {entry["machine"] for entry in entries}
     where = [
         f"{each}; {max(entry['date'] for entry in entries if entry['machine'] == each)}" for each in sorted(machines)
     ]
-    lines = ["| ratio | model, batch | measured (least to most) | wanted | |", "|---|---|---:|---:|---|"]
-    for entry in entries:
-        model, between = entry["model"].split(":")[0], f"{entry['low']:.2f} to {entry['high']:.2f}"
-        found = "reached" if entry["met"] else "**missed**"
-        ratio = f"{entry['ratio']:.2f} ({between})"
-        lines.append(f"| {entry['name']} | {model}, {entry['batch']} | {ratio} | {entry['reach']} | {found} |")
-    return "\n".join([f"{' and '.join(where)}:", "", *lines])
+    parts = [f"{' and '.join(where)}. Measured: the median of the rounds, and their least to most."]
+    for setting in dict.fromkeys((entry["model"], entry["batch"]) for entry in entries):
+        own = [entry for entry in entries if (entry["model"], entry["batch"]) == setting]
+        lines = [f"{', '.join(setting)}:", "", "| ratio | measured | wanted | |", "|---|---:|---:|---|"]
+        for entry in own:
+            found = "reached" if entry["met"] else "**missed**"
+            ratio = f"{entry['ratio']:.2f} ({_between(entry)})"
+            lines.append(f"| {entry['name']} | {ratio} | {entry['reach']} | {found} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _result(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def _entry(name: str, start: str) -> dict[str, Any]:
+    """The one comparison of a result file that is called so, at the first setting it was measured at."""
+    return next(entry for entry in _result(name) if entry["name"] == start or entry["name"].startswith(f"{start}, at"))
+
+
+def _between(entry: dict[str, Any]) -> str:
+    return f"{entry['low']:.2f} to {entry['high']:.2f}"
 
 
 def arena() -> str:
     """The ranking on every problem whose results are committed."""
-    return "\n\n".join(_arena(path) for path in sorted(RESULTS.glob("arena-*.json")))
+    return "\n\n".join(map(problem, PROBLEMS))
+
+
+def problem(name: str) -> str:
+    """The ranking on one problem, below where it was measured."""
+    return _arena(RESULTS / f"arena-small-{name}.json")
 
 
 def refined() -> str:
@@ -96,17 +133,6 @@ def refined() -> str:
         gains = (_more(arm[name]) for name in ("over uniform", "over offline"))
         lines.append(f"| {arm['arm']} | {arm['loss']:.3f} | {' | '.join(gains)} |")
     return "\n".join(lines)
-
-
-def exports() -> str:
-    """What `curate export` writes, and what becomes of the weights there."""
-    lines = ["| `--to` | writes | honours | beware |", "|---|---|---|---|"]
-    return "\n".join(
-        [
-            *lines,
-            *(f"| `{each.name}` | {each.writes} | {each.honours} | {each.beware} |" for each in EXPORTERS.values()),
-        ]
-    )
 
 
 def trainers() -> str:
@@ -207,21 +233,6 @@ def _more(found: list[float] | None) -> str:
     return "–" if found is None else f"{found[0]:+.3f} ± {found[1]:.3f}"
 
 
-PARTS: dict[str, Callable[[], str]] = {
-    "methods": methods, "reference": reference, "shares": shares, "memory": memory, "features": features,
-    "arena": arena, "refined": refined, "budgets": budgets, "following": following, "step": step, "dwm": dwm,
-    "exports": exports, "trainers": trainers, "ranks": ranks,
-}  # fmt: skip
-
-
-def written(text: str) -> str:
-    """The README with every generated part made anew."""
-    for name, make in PARTS.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        text = pattern.sub(lambda match, make=make: f"{match[1]}{make()}\n{match[2]}", text)
-    return text
-
-
 def _arena(path: Path) -> str:
     """One problem of an arena."""
     result = json.loads(path.read_text())
@@ -268,48 +279,3 @@ def _shares(path: Path) -> str:
 def _ratio(line: dict[str, Any], figure: str) -> str:
     spread = f" ± {line[f'{figure}_sd']:.2f}" if line["runs"] > 1 else ""
     return f"×{line[figure]:.2f}{spread}"
-
-
-def _section(schema: dict[str, Any], name: str, field: dict[str, Any]) -> list[str]:
-    """One key, then the keys below it."""
-    lines = [f"| `{name}` | {_default(field)} | {_text(field.get('description', ''))} |"]
-    if name == "evaluation.model":  # another `model` section, explained above
-        return lines
-    for model in _models(schema, field):
-        prefix = (
-            name if len(_models(schema, field)) == 1 else f"{name} ({model['properties']['name'].get('const', '')})"
-        )
-        for key, inner in model["properties"].items():
-            if "const" not in inner:
-                lines += _section(schema, f"{prefix}.{key}", inner)
-    return lines
-
-
-def _shared(lines: list[str]) -> list[str]:
-    """One line for a key that several variants of a section have alike, where the first of them has it."""
-    names: dict[tuple[str, ...], list[str]] = {}
-    for line in lines:
-        found = VARIANT.fullmatch(line)
-        names.setdefault((found[1], found[3]) if found else (line,), []).append(found[2] if found else "")
-    return [f"{key[0]}({', '.join(own)}){key[1]}" if len(key) > 1 else key[0] for key, own in names.items()]
-
-
-def _models(schema: dict[str, Any], field: dict[str, Any]) -> list[dict[str, Any]]:
-    options = [field, *field.get("anyOf", []), *field.get("oneOf", []), *field.get("allOf", [])]
-    names = dict.fromkeys(option["$ref"].rsplit("/", 1)[1] for option in options if "$ref" in option)
-    return [schema["$defs"][name] for name in names]
-
-
-def _default(field: dict[str, Any]) -> str:
-    if "default" not in field:
-        return ""
-    return "" if isinstance(field["default"], dict) else f"`{json.dumps(field['default'])}`"
-
-
-def _text(description: str) -> str:
-    return " ".join(description.split()).replace("|", "\\|")
-
-
-if __name__ == "__main__":
-    README.write_text(written(README.read_text()))
-    sys.stdout.write(f"{README.name} written\n")
