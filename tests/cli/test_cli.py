@@ -238,10 +238,11 @@ def test_methods_lists_every_method_with_paper_and_needs(curate):
     called = curate("methods")
     assert called.code == 0
     for entry in METHODS.values():
-        [line] = [line for line in called.out.splitlines() if line.split()[0] == entry.name]
-        assert entry.reads in line
-        assert entry.paper in line
-        assert entry.summary in line
+        [head] = [line for line in called.out.splitlines() if line.split()[:1] == [entry.name]]
+        assert entry.reads in head
+        assert entry.paper in head
+        for text in (entry.summary, entry.costs, entry.choose):
+            assert [line for line in called.out.splitlines() if line.startswith("  ") and line.endswith(text)]
 
 
 def test_schema_prints_a_json_schema_and_nothing_else(curate):
