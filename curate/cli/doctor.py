@@ -61,7 +61,7 @@ def _device() -> Finding:
 
 def _products(place: torch.device) -> str:
     """Who multiplies matrices on this CPU; as in a run from here on."""
-    return ", products by oneDNN" if device.choose_products() and place.type == "cpu" else ""
+    return ", matrix products by oneDNN" if device.choose_products() and place.type == "cpu" else ""
 
 
 def _faster(place: torch.device, dtype: str) -> str:
@@ -111,7 +111,8 @@ def _commits(directory: Path) -> Finding:
     finally:
         for path in (probe, probe.with_suffix(".lock")):
             path.unlink(missing_ok=True)
-    return Finding(whole, "atomic commits", "rename, fsync and locks work here" if whole else "bytes did not come back")
+    found = "atomic rename, fsync and file locks work" if whole else "a file read back differed from what was written"
+    return Finding(whole, "atomic commits", found)
 
 
 def _has_token() -> bool:

@@ -20,7 +20,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Controls to compare with: uniform, random, mixing, clean; all by default.",
+            help="Controls to compare with: uniform, random, mixing, clean (default: all).",
             autocompletion=completion.controls,
         ),
     ] = None,
@@ -32,8 +32,8 @@ def evaluate(
 
     Trains small models on what RUN made and on its controls, and compares their losses on held-out rows.
 
-    Settings are the `evaluation` section of RUN's pipeline; --set evaluation.tokens=1_000_000 replaces one. What was
-    trained before is not trained again.
+    Uses the `evaluation` section of RUN's pipeline; --set evaluation.tokens=1_000_000 changes a key. Finished trainings are
+    reused.
     """
     from curate.evaluation import evaluate as evaluation
     from curate.reports.progress import observer
@@ -56,13 +56,13 @@ def arena(
     file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="Arena file: problems and methods.")],
     run_dir: Annotated[
         Path | None,
-        typer.Option("--run-dir", metavar="DIR", help="Directory of the arena; runs/<name of the file> by default."),
+        typer.Option("--run-dir", metavar="DIR", help="Directory of the arena (default: runs/<name of the file>)."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Rank many methods on the same pools.
+    """Compare methods by training on what each selects.
 
-    By the models that they lead to. The same command again resumes; with another method in FILE, only that is added.
+    Run again to resume, or after adding a method to FILE.
     """
     from curate.evaluation import arena as arenas
     from curate.evaluation import evaluate as evaluation

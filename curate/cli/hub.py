@@ -15,14 +15,18 @@ from curate.reports.figures import amount, size
 def publish(
     source: RunDir,
     repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="Dataset on the Hub, as ORG/NAME.")],
-    private: Annotated[bool, typer.Option("--private", help="Create it private, and refuse a public one.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and list the files; send nothing.")] = False,
-    onto: Annotated[str | None, typer.Option(metavar="COMMIT", help="Replace what others put there at COMMIT.")] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Create the dataset private; fail if it exists and is public.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and list the files; upload nothing.")] = False,
+    onto: Annotated[
+        str | None, typer.Option(metavar="COMMIT", help="Overwrite the branch if it is still at COMMIT.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Put the dataset on the Hub, verified after upload.
+    """Upload the dataset to the Hub and verify every file.
 
-    The same command again resumes, or publishes what is new.
+    Run again to resume, or to publish a new version.
     """
     from curate.hub.publish import publish as publish_run
     from curate.reports.progress import observer

@@ -10,30 +10,28 @@ import typer
 
 from curate.cli import completion
 from curate.cli.options import Json
-from curate.cli.output import document, table
+from curate.cli.output import document, say, table
 from curate.errors import ConfigError, ResourceError
 
 
 def methods(as_json: Json = False) -> None:
-    """List the methods, with papers and what they need."""
+    """List the methods: what each does, costs and is for."""
     from curate.methods.registry import METHODS
 
     if as_json:
         from curate.cli.documents.others import Method, Methods
 
-        found = [
-            Method(name=entry.name, needs=entry.reads, paper=entry.paper, summary=entry.summary)
-            for entry in METHODS.values()
-        ]
-        document(Methods(methods=found))
+        document(Methods(methods=[Method.of(entry) for entry in METHODS.values()]))
         return
-    from curate.cli import tables
-
-    columns = ("method", "needs", "paper", "what a weight means")
-    shown = tables.table(*columns, left=columns)
     for entry in METHODS.values():
-        shown.add_row(entry.name, entry.reads, entry.paper, entry.summary)
-    table(shown)
+        provider = f"  from {entry.provider}" if entry.outside else ""
+        say(
+            f"{entry.name:<20}needs {entry.reads:<10} {entry.paper}{provider}",
+            f"  {entry.summary}",
+            f"  passes over the pool: {entry.costs}",
+            f"  choose it when: {entry.choose}",
+            "",
+        )
 
 
 def schema(

@@ -16,15 +16,20 @@ def online(
     file: File,
     generations: Annotated[
         int | None,
-        typer.Option(min=1, max=1_000_000_000, metavar="N", help="Generations to make; those of the file by default."),
+        typer.Option(
+            min=1,
+            max=1_000_000_000,
+            metavar="N",
+            help="Number of generations (default: online.generations of the file).",
+        ),
     ] = None,
     run_dir: Into = None,
     overrides: Set = None,
     allow_environment_change: Environment = False,
 ) -> None:
-    """Keep the weights fresh while a model trains.
+    """Update the weights while a model trains.
 
-    The same command again goes on; with more --generations it makes more.
+    Run again to continue; raise --generations to make more.
     """
     from curate.executors import preload
 

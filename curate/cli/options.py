@@ -15,21 +15,24 @@ RunDir = Annotated[
 ]
 RunDirs = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN...", help="Finished runs over one pool.", autocompletion=completion.runs),
+    typer.Argument(metavar="RUN...", help="Finished runs of the same pool.", autocompletion=completion.runs),
 ]
 Into = Annotated[
     Path | None,
-    typer.Option("--run-dir", metavar="DIR", help="Run directory; runs/<name of the file> by default."),
+    typer.Option("--run-dir", metavar="DIR", help="Run directory (default: runs/<name of the file>)."),
 ]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="a.b=c", help="Replace one key of the file; repeatable.")
+    list[str] | None, typer.Option("--set", metavar="a.b=c", help="Replace one key of the file; can be repeated.")
 ]
 Environment = Annotated[
     bool,
-    typer.Option("--allow-environment-change", help="Resume under other library versions; gives up byte identity."),
+    typer.Option(
+        "--allow-environment-change",
+        help="Continue under other library versions; results may then differ in the last bits.",
+    ),
 ]
 HeldOut = Annotated[
-    str | None, typer.Option("--data", metavar="FILE", help="Held-out rows, with the columns of the target.")
+    str | None, typer.Option("--data", metavar="FILE", help="Held-out rows, with the same columns as the target.")
 ]
 Json = Annotated[
     bool,

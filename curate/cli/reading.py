@@ -17,7 +17,7 @@ MOST = 1_000_000
 
 def status(
     source: RunDir,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every second, until the end or Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second, until the run ends or Ctrl-C.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show the progress of a run, stage by stage.
@@ -50,7 +50,7 @@ def inspect(
     row: Annotated[str | None, typer.Option(metavar="ID", help="One sample, as shard:row.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show samples with their weights, and why."""
+    """Show samples with weight, rank, loss and features."""
     from curate.results import inspect as inspection
 
     top = 10 if top is None and bottom is None and row is None else top
@@ -73,7 +73,7 @@ def inspect(
 
 
 def report(source: RunDir) -> None:
-    """Write report.html again from what is committed."""
+    """Rebuild report.html."""
     from curate.results.outcome import write_report
 
     say(str(write_report(source)))

@@ -23,7 +23,7 @@ def run(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="An earlier run: what it has of equal content is linked, not computed.",
+            help="An earlier run whose matching parts are linked instead of computed again.",
             autocompletion=completion.runs,
         ),
     ] = None,
@@ -69,10 +69,13 @@ def weigh(
     source: RunDir,
     pool: Annotated[
         str | None,
-        typer.Option(metavar="GLOB", help="Another pool, such as the grown one: only shards RUN has not are computed."),
+        typer.Option(
+            metavar="GLOB",
+            help="Another pool, such as one with more files: only shards that RUN does not have are computed.",
+        ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Another target, with the columns of the first.")
+        str | None, typer.Option(metavar="FILE", help="Another target file, with the same columns as the first.")
     ] = None,
     method: Annotated[
         str | None,
@@ -84,15 +87,15 @@ def weigh(
     ] = None,
     run_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The new run directory; beside RUN, named after what is new, by default."),
+        typer.Option(metavar="DIR", help="The new run directory (default: next to RUN, named after what changed)."),
     ] = None,
     overrides: Set = None,
 ) -> None:
     """Make new weights from the features of an existing run.
 
-    A new run directory with the pipeline of RUN, but for what is named here. What RUN has of equal content is linked, whatever
-    its files are called and in whatever order they come; the rest is computed. RUN itself is not changed. A proxy that was
-    warmed up on RUN's pool is kept as it is, also for a pool that has grown.
+    A new run directory with the pipeline of RUN, except for what is named here. Parts of RUN with the same content are linked,
+    whatever the files are called and in whatever order they come; the rest is computed. RUN itself is not changed. A proxy
+    that was warmed up on RUN's pool is kept as it is, also for a pool that has grown.
     """
     from curate.engine import flow, rerun
     from curate.reports.progress import observer
@@ -126,6 +129,6 @@ def _show_plan(estimate: Any) -> None:
     )
     if estimate.pays_from is not None:
         say(
-            f"such features pay for models of about {amount(estimate.pays_from)} parameters and more; to train a smaller one, "
-            "dsir, bm25 or embedding is the better buy (arXiv 2410.16208)"
+            f"such features are worth their cost for models of about {amount(estimate.pays_from)} parameters and more "
+            "(arXiv 2410.16208); for smaller ones use dsir, bm25 or embedding"
         )

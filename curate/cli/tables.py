@@ -39,7 +39,7 @@ def progress(root: Path) -> RenderableType:
         stages.add_row(line.stage, amount(line.done), total, amount(line.rows), amount(line.dropped), seconds)
     command = "online" if found.online else "run"
     state = Text(
-        "finished: the dataset is whole" if found.finished else "running" if found.running else
+        "finished: dataset complete" if found.finished else "running" if found.running else
         f"stopped: run the same `curate {command}` again to continue"
     )  # fmt: skip
     return Group(stages, _generations(root), Text(_ages(root)), state) if found.online else Group(stages, state)

@@ -33,7 +33,7 @@ Trainer = Annotated[
 
 
 def export(source: RunDir, trainer: To, as_json: Json = False) -> None:
-    """Write the dataset as a trainer reads it.
+    """Write the dataset in a trainer's format.
 
     Into RUN/exports/TRAINER.
     """
@@ -50,14 +50,14 @@ def export(source: RunDir, trainer: To, as_json: Json = False) -> None:
 
         document(Export(trainer=trainer, path=str(place), honours=entry.honours, beware=entry.beware))
     else:
-        say(f"export   {place}", f"honours  {entry.honours}", f"beware   {entry.beware}")
+        say(f"export   {place}", f"weights  {entry.honours}", f"limits   {entry.beware}")
 
 
 def check_trainer(trainer: Trainer, as_json: Json = False) -> None:
-    """Prove that weights reach the gradient of a trainer.
+    """Check that weights reach the gradient of a trainer.
 
-    Of the one that is installed here; exit code 4 if they do not as they should. Takes
-    two steps of the trainer on a tiny model, moves one weight, and compares the gradients with a plain loop.
+    Of the installed one; exit code 4 if they do not. Takes two steps of the trainer on a tiny model, changes one weight, and
+    compares the gradients with a plain loop.
     """
     from curate.trainers.probes.registry import find
 

@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ def start(preload: Sequence[str] = (WORK,)) -> None:
     """
     if FORKED:
         multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed", *preload])
+        resource_tracker.ensure_running()  # it lets signals through again, so not in the block
         with _environment(WORKER_ENVIRONMENT), deaf_to_interrupts():
             forkserver.ensure_running()
 

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  the client's own base class, whichever client it is
+    LocalEntryNotFoundError,
+)
 
 from curate.errors import ModelError
 from curate.models.base import ModelConfig
@@ -140,7 +145,7 @@ def _locate(name: str, revision: str | None, *, weights: bool) -> tuple[Path, st
 def _download(name: str, revision: str | None, *, weights: bool) -> tuple[Path, str]:
     """Snapshot of a Hub repository at one commit, without code or pickles; from the cache if there is no network."""
     patterns = ["config.json", *TOKENIZER_FILES, *(WEIGHT_FILES if weights else ())]
-    commit, offline = revision, False
+    commit, offline = revision, None
     try:
         info = HfApi().model_info(name, revision=revision)
         commit = info.sha
@@ -151,9 +156,9 @@ def _download(name: str, revision: str | None, *, weights: bool) -> tuple[Path, 
     except HfHubHTTPError as error:
         if error.response is not None and error.response.status_code in (401, 403, 404):
             raise _no_repository(name, revision, error) from error
-        offline = True
-    except OSError:  # no network, or offline mode
-        offline = True
+        offline = error
+    except (HTTPError, OSError) as error:  # no network, or offline mode
+        offline = error
     try:
         folder = Path(
             snapshot_download(
@@ -161,12 +166,22 @@ def _download(name: str, revision: str | None, *, weights: bool) -> tuple[Path, 
                 revision=commit,
                 allow_patterns=patterns,
                 ignore_patterns=["*/*"],
-                local_files_only=offline,
+                local_files_only=offline is not None,
             )
         )
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise _no_repository(name, revision, error) from error
+    except (LocalEntryNotFoundError, HTTPError, OSError) as error:
+        raise (_unreachable(name, offline) if offline else _no_repository(name, revision, error)) from error
     return folder, folder.name  # the cache names a snapshot by its commit
+
+
+def _unreachable(name: str, error: Exception) -> ModelError:
+    said = " ".join(str(error).split())[:200]
+    return ModelError(
+        name,
+        f"no such path here, nothing in the local cache, and no answer from the Hub ({said})",
+        "a model directory, a .gguf file, or a Hub that answers",
+        "Check the network, HF_ENDPOINT and HF_HUB_OFFLINE; or download the model elsewhere and give its directory.",
+    )
 
 
 def _no_repository(name: str, revision: str | None, error: Exception) -> ModelError:

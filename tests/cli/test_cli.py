@@ -54,7 +54,7 @@ def test_export_prints_where_it_is_and_what_the_trainer_does_with_it(curate, cop
     called = curate("export", copy, "--to", "trl")
     assert called.code == 0
     assert called.out.splitlines()[0] == f"export   {copy}/exports/trl"
-    assert [line.split()[0] for line in called.out.splitlines()] == ["export", "honours", "beware"]
+    assert [line.split()[0] for line in called.out.splitlines()] == ["export", "weights", "limits"]
     assert (copy / "exports" / "trl" / "export.json").is_file()
     assert curate("export", copy, "--to", "trl").out == called.out
     assert curate("verify", copy).code == 0
@@ -142,7 +142,7 @@ def test_status_lists_stages_and_says_whether_the_dataset_is_whole(curate, copy)
     assert lines[0] == ["stage", "done", "of", "rows", "dropped", "time"]
     assert [line[0] for line in lines[1:10]] == list(STAGES)
     assert lines[4][:5] == ["featurize", "4", "4", "60", "0"]
-    assert lines[10] == ["finished:", "the", "dataset", "is", "whole"]
+    assert lines[10] == ["finished:", "dataset", "complete"]
     (copy / "manifest.json").unlink()
     assert "stopped: run the same `curate run` again" in curate("status", copy).out
     with lock.exclusive(copy / ".lock"):
@@ -238,10 +238,11 @@ def test_methods_lists_every_method_with_paper_and_needs(curate):
     called = curate("methods")
     assert called.code == 0
     for entry in METHODS.values():
-        [line] = [line for line in called.out.splitlines() if line.split()[0] == entry.name]
-        assert entry.reads in line
-        assert entry.paper in line
-        assert entry.summary in line
+        [head] = [line for line in called.out.splitlines() if line.split()[:1] == [entry.name]]
+        assert entry.reads in head
+        assert entry.paper in head
+        for text in (entry.summary, entry.costs, entry.choose):
+            assert [line for line in called.out.splitlines() if line.startswith("  ") and line.endswith(text)]
 
 
 def test_schema_prints_a_json_schema_and_nothing_else(curate):
@@ -252,7 +253,7 @@ def test_schema_prints_a_json_schema_and_nothing_else(curate):
 
 def test_doctor_checks_the_disk_and_leaves_nothing_behind(curate, tmp_path):
     called = curate("doctor", tmp_path)
-    assert "rename, fsync and locks work here" in called.out
+    assert "atomic rename, fsync and file locks work" in called.out
     assert called.code == (0 if "!!" not in called.out else 6)
     assert list(tmp_path.iterdir()) == []
 

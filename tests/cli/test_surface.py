@@ -97,7 +97,7 @@ def test_importing_the_package_of_the_command_line_imports_no_library():
 
 def test_the_module_is_the_same_command():
     found = subprocess.run([sys.executable, "-m", "curate", "methods"], capture_output=True, text=True, check=True)
-    assert found.stdout.startswith("method ")
+    assert found.stdout.startswith("uniform ")
 
 
 # Completion

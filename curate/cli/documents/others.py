@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Self
 
 from curate.cli.documents.base import Document, Part
 
@@ -82,6 +82,24 @@ class Method(Part):
     """Where it is from; - if nowhere."""
     summary: str
     """What it does."""
+    costs: str
+    """Passes over the pool, forward and backward, at its defaults."""
+    choose: str
+    """When to choose it."""
+    package: str
+    """Distribution that provides it."""
+    version: str | None
+    """Version of that distribution; null for curate's own methods."""
+    problem: str | None
+    """Why it cannot be used; null if it can."""
+
+    @classmethod
+    def of(cls, entry: Any) -> Self:
+        """The line of the registry."""
+        return cls(
+            name=entry.name, needs=entry.reads, paper=entry.paper, summary=entry.summary, costs=entry.costs,
+            choose=entry.choose, package=entry.package, version=entry.version or None, problem=entry.problem or None,
+        )  # fmt: skip
 
 
 class Methods(Document):
