@@ -58,8 +58,8 @@ def run(
     """
     paths = RunPaths(run_dir)
     if pipeline.online is not None:
-        fix = "Use `curate online`; or, for weights made once, --set online=null and another --run-dir."
-        raise ConfigError("online", "such a section", "a pipeline that is run once", fix)
+        fix = "Use `curate online`; or, to compute weights once, --set online=null and another --run-dir."
+        raise ConfigError("online", "an `online` section", "a pipeline without one, for `curate run`", fix)
     if reuse is not None:
         reuse.refuse(run_dir)
     observer = observer or Silent()
