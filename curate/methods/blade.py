@@ -34,7 +34,7 @@ class BladeConfig(ExcessConfig):
 
 
 class Blade(ExcessMethod):
-    """Delta = l(u) - l(w), w a few steps from u toward the target: see `weights.blade_loop`.
+    """Delta = l(u) - l(w), w a few steps from u toward the target: see `curate.methods.blade_loop`.
 
     Reference: BLADE, 2026, arXiv 2606.18650.
     """

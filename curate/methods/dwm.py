@@ -39,7 +39,7 @@ class DwmConfig(Section):
 
 
 class Dwm:
-    """DWM: see `weights.dwm_loop`; any row is weighed in the company of the same few rows of the pool.
+    """DWM: see `curate.methods.dwm_loop`; every row is weighed together with the same few rows of the pool.
 
     Reference: DWM, 2025, arXiv 2507.16178.
     """

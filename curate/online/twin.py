@@ -1,4 +1,4 @@
-"""twin: the models of a generation, the proxy and what weighs by it."""
+"""twin: train or load the models of a generation: the proxy, and the reference or weighting model beside it."""
 
 from __future__ import annotations
 

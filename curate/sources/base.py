@@ -1,4 +1,4 @@
-"""The door of this room: list and hash a source once, cut it into shards, read a shard.
+"""Entry point of this package: list and hash a source once, cut it into shards, read a shard.
 
 From `scan` on a row is (source, shard, row); no other code invents identities.
 """

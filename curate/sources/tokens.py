@@ -1,4 +1,4 @@
-"""Rows to tokens: plain text, prompt and completion, or chat; and which tokens take the loss."""
+"""Rows to tokens: plain text, prompt and completion, or chat; and on which tokens the loss is computed."""
 
 from __future__ import annotations
 
