@@ -47,7 +47,7 @@ class Run:
         return datasets.Dataset.from_parquet([*files])  # pyright: ignore[reportReturnType]
 
     def weights(self) -> pl.DataFrame:
-        """One row a sample of the pool: shard, row, weight (null where it was set aside)."""
+        """One row for each sample of the pool: shard, row, weight (null where it was set aside)."""
         return weights(self.path)
 
     def weigh(
@@ -63,15 +63,15 @@ class Run:
         """New weights in a new run, from the features of this one: `curate weigh`.
 
         Args:
-            pool: path or glob of another pool, such as the grown one: only shards that this run has not are computed.
-            target: path of another target, with the columns of the first.
+            pool: path or glob of another pool, for example with more files: only shards that this run does not have are computed.
+            target: path of another target file, with the same columns as the first.
             method: name of another method.
-            run_dir: where the new run lies; beside this one, named after what is new, by default.
+            run_dir: the new run directory (default: next to this one, named after what changed).
             overrides: `a.b=value` items that replace or add keys of this run's pipeline.
-            observer: hears about progress.
+            observer: is told about progress.
 
         Raises:
-            CurateError: of the kind that says what went wrong.
+            CurateError: one of its subclasses, by what went wrong.
         """
         places = {name: str(path) if path is not None else None for name, path in (("pool", pool), ("target", target))}
         job, reuse = rerun.derive(self.path, method=method, overrides=overrides, **places)
@@ -98,14 +98,14 @@ def run(
 
     Args:
         source: a pipeline file, a `Pipeline`, or its content as a dict.
-        run_dir: where the run lies; `runs/<name of the file>` by default.
+        run_dir: the run directory (default: `runs/<name of the file>`).
         overrides: `a.b=value` items that replace or add keys.
-        observer: hears about progress.
-        allow_environment_change: resume under other library versions, giving up byte identity.
-        reuse: directory of an earlier run: what it has of equal content is linked, not computed.
+        observer: is told about progress.
+        allow_environment_change: continue under other library versions; results may then differ in the last bits.
+        reuse: directory of an earlier run, whose matching parts are linked instead of computed again.
 
     Raises:
-        CurateError: of the kind that says what went wrong.
+        CurateError: one of its subclasses, by what went wrong.
     """
     if isinstance(source, str | Path):
         job, name = config.load(Path(source), overrides), Path(source).stem

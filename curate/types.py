@@ -1,4 +1,4 @@
-"""The nouns that travel between rooms: small, frozen, free of behaviour.
+"""Types shared by all packages: small, frozen, without behaviour.
 
 Shape letters: b batch, t tokens, n samples in a shard, m target samples, k feature dimension.
 """
@@ -72,7 +72,7 @@ class Batch:
         rows: position of each row in its shard, length b.
         ids: token ids, int64 [b, t].
         attention: 1 on tokens, 0 on padding, int64 [b, t].
-        labels: next-token targets aligned with `ids` (not shifted); -100 where no loss is taken, int64 [b, t].
+        labels: next-token targets aligned with `ids` (not shifted); -100 where no loss is computed, int64 [b, t].
     """
 
     rows: tuple[int, ...]
@@ -82,7 +82,7 @@ class Batch:
 
     @property
     def predicted(self) -> Tensor:
-        """Whether a token takes the loss: it is labelled, and something stands before it; bool [b, t]."""
+        """Whether the loss is computed on a token: it has a label and is not the row's first; bool [b, t]."""
         found = self.labels != -100
         found[:, :1] = False
         return found

@@ -40,7 +40,9 @@ def read(file: Path, expected: str) -> tuple[dict[str, Any], dict[Key, int]]:
     except OSError as error:
         raise ConfigError(str(file), error.strerror or "unreadable", expected, "Check the path.") from error
     if len(text) > MAX_BYTES:
-        raise ConfigError(str(file), f"{len(text)} bytes", f"at most {MAX_BYTES}", "Such a file is a page of YAML.")
+        raise ConfigError(
+            str(file), f"{len(text)} bytes", f"at most {MAX_BYTES}", "Check that this is the pipeline file."
+        )
     return parse(text, str(file))
 
 

@@ -10,14 +10,15 @@ from curate.types import Section
 
 
 class BudgetConfig(Section):
-    """How much of the pool a generation weighs anew: one of these, or everything."""
+    """Part of the pool that a generation re-weights: one of these keys, or everything."""
 
     shards: Annotated[int, Field(ge=1)] | None = None
-    """Shards."""
+    """Number of shards."""
     tokens: Annotated[int, Field(ge=1)] | None = None
-    """Tokens, counted when a shard was last weighed; a shard that never was counts by its rows' share of the others."""
+    """Number of tokens, as counted when a shard was last weighed; estimated from its rows for a shard that never was."""
     seconds: Annotated[float, Field(gt=0)] | None = None
-    """Seconds after which no further shard is begun. How many that are depends on the machine; the generation says."""
+    """Seconds after which no further shard is started. How many shards that allows depends on the machine and is recorded with
+    the generation."""
 
     @model_validator(mode="after")
     def _one_of_them(self) -> BudgetConfig:
@@ -27,20 +28,20 @@ class BudgetConfig(Section):
 
 
 class OnlineConfig(Section):
-    """Online mode: weights that follow a model while it trains. `curate run` does not look at it."""
+    """Online mode: weights that follow a model while it trains. `curate run` ignores this section."""
 
     follow: str | None = None
-    """Directory in which another trainer writes its checkpoints, as Hugging Face's Trainer does; none trains the proxy here, on
-    what the method selects."""
+    """Directory in which another trainer writes checkpoints in the layout of Hugging Face's Trainer; null trains the proxy
+    here, on what the method selects."""
     generations: Annotated[int, Field(ge=1)] = 5
-    """Generations to make."""
+    """Number of generations to make."""
     budget: BudgetConfig = Field(default_factory=BudgetConfig)
-    """How much of the pool each of them weighs anew, what has waited longest first."""
+    """Part of the pool re-weighted in each generation, oldest weights first."""
     poll: Annotated[float, Field(gt=0)] = 2.0
-    """Seconds between two looks for a new checkpoint."""
+    """Seconds between checks for a new checkpoint."""
     patience: Annotated[float, Field(gt=0)] = 600.0
     """Seconds to wait for a new checkpoint before a generation is made from the last good one."""
     max_stale: Annotated[int, Field(ge=0)] = 3
-    """Generations in a row that may be made without a new checkpoint before online mode ends."""
+    """Consecutive generations without a new checkpoint after which online mode stops."""
     keep: Annotated[int, Field(ge=2)] = 3
-    """Newest generations whose parts are kept, beside those that a reader still needs."""
+    """Number of newest generations whose files are kept; those that a reader still needs are kept as well."""

@@ -26,28 +26,28 @@ class ReportConfig(Section):
     """What report.html shows."""
 
     columns: list[str] = Field(default_factory=list)
-    """Columns of the pool to group weights by, such as a domain; no method ever sees them."""
+    """Columns of the pool to group weights by, such as a domain; methods never see them."""
     show_text: bool = False
-    """Show excerpts of samples; off by default, since a report is often passed on."""
+    """Show excerpts of samples; off by default, since reports are often passed on."""
 
 
 class Pipeline(Section):
     """One curation job: a pool, a target, a proxy, a method, an output."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Seed of everything random."""
+    """Seed of all random numbers."""
     pool: PoolConfig
     """The candidate training data."""
     target: TargetConfig | list[TargetConfig] | None = None
-    """The small trusted set that says what good means; a list of named targets is allowed."""
+    """The small trusted set that defines good data; a list of named targets is allowed."""
     model: ModelConfig | None = None
-    """The proxy, whose gradients are used."""
+    """The proxy: the model whose losses and gradients are used."""
     features: FeaturesSection = Field(default_factory=GradientsConfig)
-    """What is stored of every sample."""
+    """What is computed and stored for each sample."""
     method: MethodConfig
     """The algorithm that learns the weights."""
     output: OutputConfig = Field(default_factory=OutputConfig)
-    """What the dataset looks like."""
+    """Which rows are written, and how."""
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     """Where tasks run."""
     report: ReportConfig = Field(default_factory=ReportConfig)
@@ -55,9 +55,10 @@ class Pipeline(Section):
     refine: RefineConfig | None = None
     """Self-refining generation, for a method with a `loop` and a pool of prompts and completions."""
     online: OnlineConfig | None = None
-    """Weights that follow a model while it trains: for `curate online`, and a method that weighs by excess loss."""
+    """Weights that follow a model while it trains: for `curate online` and methods that weigh by excess loss or a weighting
+    model."""
     evaluation: EvaluationConfig | None = None
-    """How the result is judged, by `curate evaluate` and `curate arena`; a run does not look at it."""
+    """How `curate evaluate` and `curate arena` judge the result; `curate run` ignores this section."""
 
     @property
     def targets(self) -> list[TargetConfig]:
@@ -120,23 +121,27 @@ class Pipeline(Section):
             raise ValueError(f"method.loop trains the proxy: a `{missing}` section is needed")
         if self.refine is not None and self.loop is not None and self.loop.predictions:
             raise ValueError(
-                f"refine needs a weight learned for every row, and {self.method.name} weighs by its models"
+                f"refine needs a method that learns one weight for each row; {self.method.name} weighs rows by its models"
             )
         if self.refine is not None and self.loop is not None and self.loop.selects:
-            raise ValueError(f"refine has several responses for a row, and {self.method.name} chooses rows by one text")
+            raise ValueError(
+                f"refine makes several responses for a row; {self.method.name} selects rows that have one text"
+            )
         if self.token_level and (self.output.cap is not None or self.output.balance is not None):
             raise ValueError(
-                "output.cap and output.balance change rows, and this method weighs tokens: use unit: sample"
+                "output.cap and output.balance apply to the weights of rows, and this method weighs tokens: use unit: sample"
             )
         if self.refine is not None and (self.loop is None or self.pool.completion is None):
             missing = "method.loop" if self.loop is None else "pool.prompt and pool.completion"
             raise ValueError(f"refine writes responses while the proxy trains: {missing} is needed")
         if self.refine is not None and self.loop is not None and not any(map(self.refine.due, range(self.loop.passes))):
-            raise ValueError("refine would never write: give method.loop more passes, or refine a smaller `every`")
+            raise ValueError(
+                "refine would never generate responses: set a larger method.loop.passes or a smaller refine.every"
+            )
         if self.online is not None and not (self.loop is not None and self.loop.predictions):
             raise ValueError(f"method {self.method.name} cannot weigh shards online; blade, dwm, rho_loss and rho1 can")
         if self.online is not None and self.refine is not None:
-            raise ValueError("online and refine cannot both be: the one weighs the pool, the other changes it")
+            raise ValueError("online and refine cannot be combined: remove one of them")
         if self.output.tokens is not None and self.model is None:
             raise ValueError("output.tokens counts tokens: a `model` section with a tokenizer is needed")
         if len({target.name for target in self.targets}) < len(self.targets):
@@ -154,7 +159,7 @@ class Pipeline(Section):
             raise ValueError(f"method {method} reads {kind}: a `target` section is needed")
         own = self.features if isinstance(self.features, EmbeddingsConfig) else None
         if own is not None and own.model is not None and own.batch_tokens == "auto":
-            raise ValueError("features.batch_tokens: auto is found for the proxy; give a number with features.model")
+            raise ValueError("features.batch_tokens: auto works for the proxy only; give a number with features.model")
         adam = isinstance(self.features, GradientsConfig) and self.features.optimizer == "adam"
         if adam and (self.model is None or (self.model.warmup is None and self.model.optimizer is None)):
             raise ValueError(

@@ -46,7 +46,7 @@ def run(
         pipeline: what to do.
         run_dir: where everything of this run lies; the same directory again is a resume.
         observer: hears about stages and rows.
-        allow_environment_change: resume under other library versions; byte identity is then given up and the manifest says so.
+        allow_environment_change: continue under other library versions; results may then differ, and the manifest says so.
         reuse: an earlier run whose parts of equal content are linked instead of computed.
         workers: gives an executor that is there already and goes on living; by default one is started when it is needed.
 
@@ -58,8 +58,8 @@ def run(
     """
     paths = RunPaths(run_dir)
     if pipeline.online is not None:
-        fix = "Use `curate online`; or, for weights made once, --set online=null and another --run-dir."
-        raise ConfigError("online", "such a section", "a pipeline that is run once", fix)
+        fix = "Use `curate online`; or, to compute weights once, --set online=null and another --run-dir."
+        raise ConfigError("online", "an `online` section", "a pipeline without one, for `curate run`", fix)
     if reuse is not None:
         reuse.refuse(run_dir)
     observer = observer or Silent()

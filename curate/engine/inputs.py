@@ -128,11 +128,11 @@ def _check_environment(old: RunRecord, pipeline: Pipeline, observer: Observer, a
         raise ConfigError(
             "environment",
             "; ".join(changed),
-            "the environment that the run began in, since byte identity depends on it",
-            "Reinstall it, or pass --allow-environment-change.",
+            "the environment that the run began in, since results may depend on it",
+            "Restore it, or pass --allow-environment-change.",
         )
     if changed:
-        observer.note(f"environment changed, byte identity is given up: {'; '.join(changed)}")
+        observer.note(f"environment changed, so results may differ in the last bits: {'; '.join(changed)}")
     return changed
 
 

@@ -119,11 +119,11 @@ class Links:
         """Why parts that are whole are not the ones meant: a record is data, and may name any path."""
         paths = [PurePosixPath(part.path) for part in record.parts]
         outside = [
-            f"{path} is no path in a run directory" for path in paths if path.is_absolute() or ".." in path.parts
+            f"{path} is not a path inside a run directory" for path in paths if path.is_absolute() or ".." in path.parts
         ]
         kept = job.record.kept_proxy if record.stage == "proxy" else None
         return outside or (
-            ["another proxy than this run began with"] if kept and kept["sha256"] != _hashes(record) else []
+            ["a different proxy from the one this run began with"] if kept and kept["sha256"] != _hashes(record) else []
         )
 
     def _keep_environment(self, now: RunRecord) -> None:
@@ -132,13 +132,13 @@ class Links:
         new = [line for line in dict.fromkeys(changed) if line not in now.environment_changes]
         if new:
             runs.save(self._paths, replace(now, environment_changes=[*now.environment_changes, *new]))
-            self._note(f"{self._root} ran in another environment, byte identity is given up: {'; '.join(new)}")
+            self._note(
+                f"{self._root} ran in another environment, so results may differ in the last bits: {'; '.join(new)}"
+            )
 
     def _tell(self, job: Job, stage: str, of: int, left: list[int]) -> None:
         if stage == "proxy" and not left and job.record.kept_proxy:
-            self._note(
-                f"the proxy is the one of {self._root}, warmed up on the pool there; it is not trained on this one"
-            )
+            self._note(f"uses the proxy of {self._root}, warmed up on the pool there and not on this one")
         parts = stages.table(job.record.config)[stage].parts
         if parts and len(left) < of:
             self._note(f"linked {of - len(left)} of {of} {parts} from {self._root}; {len(left)} to compute")
@@ -173,7 +173,7 @@ def lost_proxy(paths: RunPaths) -> IntegrityError:
     """The error of a run whose proxy is another run's and is not there any more: to train one anew would change it."""
     return IntegrityError(
         str(paths.proxy),
-        "no whole copy of the proxy that this run keeps from another run",
+        "no complete copy of the proxy that this run took from another run",
         "the files that run.json names under kept_proxy",
         "Run the `curate weigh` command of this run again, whose RUN has them, or start a new run.",
     )

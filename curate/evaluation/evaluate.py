@@ -84,12 +84,12 @@ def controls(pipeline: Pipeline) -> list[Arm]:
     section = _section(pipeline)
     missing: dict[Use, str] = {}
     if not section.label:
-        missing["clean"] = "evaluation.label: the columns of the pool that tell good rows, and their values there"
+        missing["clean"] = "evaluation.label: column values of the pool that mark good rows"
     if not pipeline.targets:
-        missing["mixing"] = "a `target` section: its rows are mixed in"
+        missing["mixing"] = "a `target` section, whose rows are mixed into the pool"
     for use in section.against or []:
         if use in missing:
-            raise ConfigError(f"evaluation.against: {use}", "nothing to make it of", missing[use], "Add it.")
+            raise ConfigError(f"evaluation.against: {use}", "nothing to build it from", missing[use], "Add it.")
     asked: set[Control] = {"uniform", *(CONTROLS if section.against is None else section.against)}
     return [Arm(use, use) for use in CONTROLS if use in asked and use not in missing]
 
@@ -134,7 +134,7 @@ def compete(comparison: Comparison, workers: Workers, observer: Observer, *, nam
     trained = [Trained(arm.name, found.seed, found.tokens, found.losses) for arm, found in results]
     known = {arm.name: _facts(arm, found) for arm, found in results}
     leaked = max((found.leaked for _, found in results), default=0)
-    notes = [f"{leaked:,} rows of the pool have a held-out text: no arm trains on them."] if leaked else []
+    notes = [f"{leaked:,} rows of the pool repeat a held-out text: no arm trains on them."] if leaked else []
     return ProblemView(name, summarise(trained, known), trained, notes)
 
 
@@ -251,9 +251,9 @@ def _section(pipeline: Pipeline) -> EvaluationConfig:
         raise ConfigError(
             "evaluation",
             "no such section",
-            "held-out rows to judge by",
+            "held-out rows to evaluate on",
             "Pass --data FILE, or add `evaluation: {data: {path: FILE}}` to the pipeline file: rows like the target's that "
-            "neither target nor pool has.",
+            "are in neither the target nor the pool.",
         )
     return pipeline.evaluation
 

@@ -39,6 +39,6 @@ def refuse_overlap(job: Job, data: Source, section: SourceConfig) -> None:
                 raise DataError(
                     f"{section.section} ({section.path}), row {held_out[key]}",
                     f"the text of row {row} of the target ({target.path})",
-                    "rows that the target does not have",
+                    "rows that are not in the target",
                     "Split by source, then give evaluation and target different rows.",
                 )

@@ -90,7 +90,7 @@ def _table(problem: ProblemView) -> Table:
     table.title = Text(escape(problem.name))
     left = ("arm", "verdict")
     for column in (
-        "arm", "loss (nats/token)", "gain over uniform", "of clean's gain", "tokens to uniform's loss", "effective rows",
+        "arm", "loss (nats/token)", "gain over uniform", "share of clean's gain", "tokens to uniform's loss", "effective rows",
         "duplicates", "passes", "seeds", "verdict",
     ):  # fmt: skip
         table.add_column(column, justify="left" if column in left else "right")

@@ -67,13 +67,13 @@ def sentence(summary: ArmSummary, budget: int) -> str:
     if found == DIVERGED:
         return "Diverged: its loss is not a finite number."
     if summary.arm == UNIFORM:
-        return "All rows, all alike: what the others are compared with."
+        return "All rows with equal weight: the baseline of the comparison."
     if difference is None:
         return "Unknown: no uniform arm was trained with the same seeds."
     if not math.isfinite(difference.mean):
         return "Unknown: the uniform arm diverged."
     if found == UNKNOWN:
-        return f"Unknown: one seed tells nothing of chance. Its gain over uniform is {gain(difference)} nats a token."
+        return f"Unknown: one seed does not show how much is chance. Its gain over uniform is {gain(difference)} nats a token."
     between = f"(95% interval {_signed(difference.low)} to {_signed(difference.high)})"
     if found == EQUAL:
         return f"No different from uniform: a gain of {_signed(difference.mean)} nats a token {between} may be chance."
@@ -91,7 +91,7 @@ def headline(summaries: Sequence[ArmSummary]) -> list[str]:
     says = [f"Of {len(arms)} arm{'s' * (len(arms) != 1)}, {'; '.join(clauses)}."] if arms else []
     if found[BETTER]:
         best = next(each for each in arms if verdict(each) == BETTER)
-        recovered = f", {share(best.recovery)} of what the clean rows gain" if best.recovery else ""
+        recovered = f", {share(best.recovery)} of the gain of training on the clean rows" if best.recovery else ""
         says.append(f"The best is {best.arm}: {gain(best.against_uniform)} nats a token{recovered}.")
     return says
 
@@ -100,13 +100,13 @@ def warnings(summaries: Sequence[ArmSummary]) -> list[str]:
     """What keeps a problem from saying anything about methods."""
     found = {each.arm: each for each in summaries}
     if UNIFORM not in found:
-        return ["No uniform arm was trained: nothing says whether an arm helps."]
+        return ["No uniform arm was trained, so there is no baseline to tell whether an arm helps."]
     if verdict(found[UNIFORM]) == DIVERGED:
-        return ["The uniform arm diverged: nothing says whether an arm helps."]
+        return ["The uniform arm diverged, so there is no baseline to tell whether an arm helps."]
     if found[UNIFORM].seeds < 2:
         return ["One seed only: there are no intervals, so there are no verdicts."]
     if CLEAN in found and verdict(found[CLEAN]) != BETTER:
-        return ["Even the clean rows do no better than uniform: this problem cannot tell methods apart."]
+        return ["Even training on the clean rows is no better than uniform: this problem cannot tell methods apart."]
     return []
 
 
@@ -122,7 +122,7 @@ _ARE = {
 def _recovered(summary: ArmSummary) -> str:
     if summary.recovery is None or summary.arm == CLEAN:
         return ""
-    return f" That is {share(summary.recovery)} of what training on the clean rows gains."
+    return f" That is {share(summary.recovery)} of the gain of training on the clean rows."
 
 
 def _reached(summary: ArmSummary, budget: int) -> str:

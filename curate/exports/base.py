@@ -26,7 +26,7 @@ from curate.storage.atomic import Part
 WEIGHT, TOKEN_WEIGHT = "weight", "token_weight"
 """What the columns of weights are called in an export, whatever they are called in the dataset."""
 IGNORED = -100
-"""Label of a token that takes no loss."""
+"""Label of a token on which no loss is computed."""
 HALF = 0.5
 """Token weights are 0 or about 1 and more where tokens are chosen: at least this is in, less is out."""
 LINES = 1000
@@ -34,7 +34,7 @@ LINES = 1000
 
 
 class Tokens(Protocol):
-    """One tokenised row: its ids, and which of them take a loss."""
+    """One tokenised row: its ids, and on which of them the loss is computed."""
 
     @property
     def ids(self) -> list[int]: ...
@@ -56,7 +56,7 @@ class Tokenizer(Protocol):
         ...
 
     def __call__(self, table: pa.Table, *, cut: bool = True) -> Sequence[Tokens | None]:
-        """Tokens of rows, None where none takes a loss; cut where the run cut them, or whole."""
+        """Tokens of rows, None where the loss is computed on none; cut where the run cut them, or whole."""
         ...
 
 
@@ -170,7 +170,7 @@ class TokenRow:
     Attributes:
         place: its row in the part.
         ids: token ids.
-        loss: which of them take a loss.
+        loss: on which of them the loss is computed.
         weights: factor of the loss of each.
     """
 

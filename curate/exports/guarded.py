@@ -56,7 +56,9 @@ class GuardedExporter:
         for part in parts:
             wrong = _problem(part, folder)
             if wrong:
-                raise broken(self._entry, ConfigError, at, wrong, "files below its folder, as they were written")
+                raise broken(
+                    self._entry, ConfigError, at, wrong, "files inside its folder, unchanged since they were written"
+                )
 
 
 def _problem(part: Any, folder: Path) -> str:

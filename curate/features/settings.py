@@ -15,10 +15,10 @@ DEFAULT = "gradients"
 
 
 class FeaturesConfig(Section):
-    """What all kinds of feature have in common."""
+    """Settings that all kinds of features share."""
 
     on_nonfinite: Literal["error", "drop"] = "error"
-    """A sample whose loss or feature is not finite stops the run, or is set aside with its reason."""
+    """A sample with a loss or feature that is not finite stops the run (`error`) or is set aside with the reason (`drop`)."""
 
     @property
     def needs_model(self) -> bool:
@@ -35,8 +35,8 @@ class ProxyFeaturesConfig(FeaturesConfig):
     """What all kinds have in common for which a model reads the sample."""
 
     batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = 4096
-    """Tokens of one pass of the proxy (padding included, where a model needs any); part of a result's identity. `auto`:
-    as many as fit in half of the free memory, found once when the proxy is made and kept for the run."""
+    """Tokens in one batch of the proxy, with padding where the model needs it; part of a result's identity. `auto`: as many as
+    fit in half of the free memory, determined once when the proxy is made and kept for the run."""
 
     def with_budget(self, tokens: int | None) -> Self:
         """The section with what `auto` was found to be."""
@@ -47,46 +47,46 @@ class ProxyFeaturesConfig(FeaturesConfig):
         """Tokens of a batch. Raises ConfigError while `auto` has not been found."""
         if self.batch_tokens == "auto":
             fix = "Run the proxy stage first."
-            raise ConfigError("features.batch_tokens", "auto", "the number that was found for it", fix)
+            raise ConfigError("features.batch_tokens", "auto", "the number determined for it", fix)
         return self.batch_tokens
 
 
 class GradientsConfig(ProxyFeaturesConfig):
-    """What the sample would teach the proxy: the gradient of its mean token loss, projected."""
+    """The projected gradient of the sample's mean token loss."""
 
     name: Literal["gradients"] = "gradients"
     """Kind of feature: the gradient of the sample's mean token loss with respect to layers of the proxy."""
     projection: ProjectionSettings = Field(default_factory=ProjectionSettings)
-    """How a gradient becomes `dim` numbers."""
+    """How a gradient is projected to `dim` numbers."""
     layers: LayerSettings = Field(default_factory=LayerSettings)
-    """The layers whose gradients are read: unless something else is said here, the linear layers of all blocks."""
+    """Layers whose gradients are used: by default the linear layers of all blocks."""
     optimizer: Literal["sgd", "adam"] = "sgd"
-    """`adam`: the pool's gradients become Adam's update directions before the projection (LESS); the target's stay plain.
-    The moments are those of the proxy's warm-up."""
+    """`adam`: the pool's gradients are turned into Adam's update directions before the projection (LESS), with the moments of
+    the proxy's warm-up or of `model.optimizer`; the target's are left as they are."""
     dtype: Literal["float16", "float32", "int8", "bits"] = "float16"
-    """How a number is stored, beside a float32 scale for each row: 2 bytes, 4, 1 (wrong by at most 1/254 of the row's
-    largest), or its sign alone."""
+    """Storage format of the numbers, besides a float32 scale for each row: 2 bytes, 4 bytes, 1 byte (error at most 1/254 of the
+    row's largest), or the sign alone."""
 
 
 class LossesConfig(ProxyFeaturesConfig):
-    """How well the proxy predicts the sample: its mean token loss in nats and the number of tokens behind it."""
+    """How well the proxy predicts the sample: its mean token loss in nats and its number of predicted tokens."""
 
     name: Literal["losses"]
     """Kind of feature: two numbers a sample, from a forward pass."""
     dtype: Literal["float32"] = "float32"
-    """How a number is stored."""
+    """Storage format of the numbers."""
 
 
 class EmbeddingsConfig(ProxyFeaturesConfig):
-    """What the sample is about: the mean of a model's last hidden states over its tokens."""
+    """Embedding of the sample: the mean of a model's last hidden states over its tokens."""
 
     name: Literal["embeddings"]
-    """Kind of feature: as many numbers as the model is wide, from a forward pass."""
+    """Kind of feature: a vector as wide as the model, from a forward pass."""
     model: Annotated[str, Field(min_length=1)] | None = None
-    """Local directory or Hub id of another model to read the texts, such as a sentence encoder, which cuts them to 512
-    tokens; by default the proxy."""
+    """Local directory or Hub id of another model that embeds the texts, such as a sentence encoder; texts are cut to 512
+    tokens (default: the proxy)."""
     dtype: Literal["float16", "float32", "int8", "bits"] = "float16"
-    """How a number is stored; as for gradients."""
+    """Storage format of the numbers, as for gradients."""
 
     @property
     def needs_model(self) -> bool:
@@ -100,14 +100,14 @@ class EmbeddingsConfig(ProxyFeaturesConfig):
 
 
 class NgramsConfig(FeaturesConfig):
-    """Which words the sample is made of: counts of its words and pairs of words, hashed; needs no model."""
+    """Hashed counts of the sample's words and word pairs; needs no model."""
 
     name: Literal["ngrams"]
-    """Kind of feature: counts of hashed words and pairs of words, as DSIR takes them."""
+    """Kind of feature: hashed counts of words and word pairs, as in DSIR."""
     dim: int = Field(default=10_000, ge=1, le=1 << 24)
-    """Numbers a sample (k): words and pairs are hashed into so many counters."""
+    """Number of hash buckets (k) for words and word pairs."""
     dtype: Literal["float16", "float32", "int8"] = "float16"
-    """How a number is stored; as for gradients."""
+    """Storage format of the numbers, as for gradients."""
 
     @property
     def needs_model(self) -> bool:

@@ -13,24 +13,24 @@ PositiveInt = Annotated[int, Field(gt=0)]
 
 
 class ProjectionSettings(Section):
-    """How a gradient of millions of numbers becomes a few thousand, keeping inner products on average."""
+    """Projection of a gradient of millions of numbers to a few thousand, which preserves inner products on average."""
 
     kind: Literal["countsketch", "factorised", "concat"] = "countsketch"
-    """countsketch: exact gradients, random signs and circular shifts, summed over all layers: the most accurate per
-    byte. factorised: both factors of every layer's gradient projected first, layers summed: the fastest. concat: the
-    same with a small block for every layer side by side, as other tools store them."""
+    """countsketch: exact gradients, random signs and circular shifts, summed over all layers: the most accurate per byte.
+    factorised: both factors of every layer's gradient projected first, layers summed: the fastest. concat: as factorised, with
+    a small block for every layer side by side, as other tools store them."""
     dim: int = Field(default=4096, ge=1, le=1 << 24)
-    """Numbers stored per sample (k), a square for `factorised`; `concat` has rank * rank for every layer instead.
+    """Numbers stored per sample (k); a square for `factorised`, ignored by `concat`, which stores rank * rank for every layer.
     The error of an inner product falls as 1 / sqrt(dim)."""
     rank: PositiveInt = 16
-    """Only for `concat`: numbers that each of a layer's two factors is projected to."""
+    """Only for `concat`: dimension that each of a layer's two factors is projected to."""
     seed: int = 0
-    """Seed of everything random here. Features made with different seeds cannot be compared."""
+    """Seed of the projection. Features made with different seeds cannot be compared."""
 
     @model_validator(mode="after")
     def _square(self) -> ProjectionSettings:
         if self.kind == "factorised" and isqrt(self.dim) ** 2 != self.dim:
-            raise ValueError(f"dim of a factorised projection is a square, such as {isqrt(self.dim) ** 2}")
+            raise ValueError(f"dim of a factorised projection must be a square, such as {isqrt(self.dim) ** 2}")
         return self
 
     @property

@@ -153,7 +153,7 @@ class _Calls:
                 f"layer {uncalled[0]}",
                 "a linear layer the model does not call",
                 "every captured layer called as a module in the forward pass",
-                "The model computes with this weight in its own way: add `lora` with other layers as targets, or "
+                "The model does not use this layer as a module: add `lora` with other layers as targets, or "
                 "choose another model.",
             )
 

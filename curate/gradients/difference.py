@@ -240,7 +240,7 @@ def _refuse_half(language_model: LanguageModel) -> None:
             raise ModelError(
                 f"parameter {name}",
                 str(parameter.dtype),
-                "float32 or wider: a small step is lost in rounding",
+                "float32 or wider, since a small step is lost in rounding",
                 "Set model.dtype to float32, or use `along`, which needs no step.",
             )
 

@@ -20,7 +20,7 @@ from curate.storage.limits import shown
 UNCERTAIN = (HTTPError, OSError, RuntimeError, ValueError, KeyError)
 """What the client raises when an answer is missing, refuses, or cannot be read."""
 LATER = (408, 425, 429)
-UNCHANGED = "Correct what it names, then run the same command again; main is as it was."
+UNCHANGED = "Correct what the message names, then run the same command again; main is unchanged."
 TOKEN = re.compile(r"(hf|api_org)_\w{4,}")
 LONGEST = 600.0
 """Seconds: the longest wait that a Hub may ask for."""
@@ -52,7 +52,7 @@ class Patience:
         cause = _cause(error) if error is not None else None
         if cause is not None:
             refuse(self._where, cause)
-        told = _told(cause) if cause else "what it accepted is not there"
+        told = _told(cause) if cause else "files that it accepted are missing"
         if self._spent >= len(self._pauses):
             fix = "Check the network and HF_ENDPOINT, then run the same command again: it continues."
             raise PublishError(

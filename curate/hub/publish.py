@@ -113,7 +113,7 @@ def _sealed(root: Path, observer: Observer) -> dict[str, Any]:
         raise DataError(str(root), found, "the dataset of the newest generation", "Run `curate online` again.")
     observer.stage("verify", None, "parts")
     if lines := verify(root, progress=observer.advance):
-        fix = "Run the command that began the run again: what is wrong is made anew. `curate verify` lists everything."
+        fix = "Run the command that began the run again: damaged files are made again. `curate verify` lists them."
         raise IntegrityError(str(root), _some(lines), "the files as they were committed", fix)
     return manifest
 
@@ -132,7 +132,7 @@ def _refuse_secrets(files: Sequence[Planned], scan: Scan, observer: Observer) ->
         found += [f"{kind} in {place}" for place, kind in scan.file(file.source, f"dataset/{file.path}")]
         observer.advance(1)
     if found:
-        fix = "Nothing was sent. Remove the rows from the pool and run again; revoke whatever is real."
+        fix = "Nothing was sent. Remove the rows from the pool and run again; revoke every real one."
         raise PublishError("dataset", _some(found), "no secrets", fix)
 
 

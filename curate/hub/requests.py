@@ -60,7 +60,7 @@ def endpoint() -> str:
     found = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
     if not ADDRESS.fullmatch(found):  # nor may it carry a password: it is printed and written down
         raise PublishError(
-            "HF_ENDPOINT", "no plain address", "https://HOST, perhaps with a port and a path", "Correct it."
+            "HF_ENDPOINT", "not a plain address", "https://HOST, with a port and a path if needed", "Correct it."
         )
     return found
 
@@ -73,7 +73,7 @@ def token() -> str:
         raise PublishError("Hub token", str(error), "a token", "Correct HF_OIDC_RESOURCE, or unset it.") from error
     if found is None:
         fix = "Set HF_TOKEN, or log in with `hf auth login`; the token needs write access."
-        raise PublishError("Hub token", "none", "a token of someone who may write", fix)
+        raise PublishError("Hub token", "none", "a token with write access", fix)
     return found
 
 

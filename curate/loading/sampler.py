@@ -27,26 +27,26 @@ REFRESH = 1 << 16
 class WeightedSampler(Sampler[int]):
     """Draws rows of the whole pool, with replacement, in proportion to their weights in the newest generation.
 
-    A row's number counts through the shards: it is its number in the pool's files one after the other, sorted by name. Rows
-    that were set aside are not drawn. A shard is drawn by the sum of its weights, then a row of it: memory is one shard's
-    weights. Ranks draw as many rows each, from independent streams. An iteration is one epoch; a sampler that is made again
-    under its name draws the same rows as far as its log goes, as `curate.stream` does.
+    Rows are numbered through all shards: by their position in the pool's files one after the other, sorted by name. Rows
+    that were set aside are not drawn. First a shard is drawn by the sum of its weights, then one of its rows, so that memory
+    holds the weights of one shard. Each rank draws the same number of rows, from an independent random stream. An iteration
+    is one epoch; a new sampler of the same name draws the same rows as far as the log goes, as `curate.stream` does.
 
     Args:
         run: run directory or `Run`; generations are followed if there are any, else the run's final weights are used.
-        samples: rows of an epoch over all ranks, rounded up to as many on each.
+        samples: rows of an epoch over all ranks, rounded up to the same number on each.
         seed: of the draws.
         rank: of this process; by default what torch.distributed says, or the environment.
         world: number of ranks.
-        refresh: rows that a rank draws of one generation before it looks for a newer one.
+        refresh: rows that a rank draws from one generation before it looks for a newer one.
         name: of this training.
-        fresh: forget what a sampler of this name drew before.
+        fresh: ignore and delete the log of an earlier sampler of this name.
 
     Attributes:
         rows: number of rows of the pool.
 
     Raises:
-        ConfigError: no weights yet, or numbers that mean nothing.
+        ConfigError: no weights yet, or arguments out of range.
     """
 
     def __init__(

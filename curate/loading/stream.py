@@ -40,47 +40,48 @@ def stream(
 ) -> Stream:
     """Read the pool of a run with its newest weights: rows as dicts of the pool's columns and `weight`.
 
-    The pool is read shard by shard, in an order and with a shuffle of every pass of its own. At each shard the newest
+    The pool is read shard by shard, in a new order and with a new shuffle in every pass. At each shard the newest
     generation of weights is looked up; a finished run without generations has one set of weights. Weights have a mean of 1
     over the pool; `token_weight` comes with them if the method weighs tokens.
 
-    Rows are dealt over ranks and DataLoader workers to the row. A stream without end, the default, never lets a rank wait
-    for another that has no rows left. With `passes`, ranks may have different numbers of rows, where rows were set aside or
-    are filtered or resampled: unless `even=False`, every reader then yields the same number, the pool's rows (times `keep`)
-    over the number of readers; who has fewer begins its own part again, who has more stops.
+    Every row goes to exactly one rank and DataLoader worker. In an endless stream, the default, no rank ever waits for another
+    that has run out of rows. With `passes`, ranks may have different numbers of rows, where rows were set aside or are filtered
+    or resampled: unless `even=False`, every reader then yields the same number, the pool's rows (times `keep`) over the number
+    of readers; a reader with fewer rows repeats its own, a reader with more stops early.
 
     Restarts: what was read of which generation is logged under `name` in the run directory. A stream of the same name and
-    settings yields the same rows as far as the log goes, even if there are newer generations, and goes on with those; so a
-    trainer that resumes by passing over the batches it has seen (transformers) goes on exactly. `state_dict` goes on from
-    the row itself. What is logged is kept on disk as long as the reader is alive: its log was touched within a day.
-    Every iteration begins anew unless `set_epoch` is called or a state loaded; accelerate and transformers call `set_epoch`.
+    settings yields the same rows as far as the log goes, even if there are newer generations, and then continues with those;
+    so a trainer that resumes by skipping the batches it has seen (transformers) continues exactly. `state_dict` continues
+    from the row itself. Logged generations are kept on disk while the reader is alive: its log was updated within a day.
+    Every iteration starts from the beginning unless `set_epoch` is called or a state loaded; accelerate and transformers call
+    `set_epoch`.
 
-    Transformers and accelerate deal the rows of such a dataset over ranks themselves: over several ranks, pass them
+    Transformers and accelerate distribute the rows of such a dataset over ranks themselves: with several ranks, pass
     `rank=0, world=1`.
 
     Args:
-        run: run directory, or a `Run`; it need not be finished, and generation 0 weighs all rows alike.
+        run: run directory, or a `Run`; it need not be finished, and in generation 0 all weights are 1.
         mode: weighted: every row that was not set aside. filtered: the heaviest rows, of the pool if the generation states
-            that cut, else of each shard. resampled: row i comes ⌊w_i + u⌋ times, w_i on average, and no weight with it, for
-            trainers that know none.
+            that cut, else of each shard. resampled: row i is repeated ⌊w_i + u⌋ times, w_i on average, without a weight column,
+            for trainers that do not support weights.
         keep: filtered: the fraction of rows to keep; by default the one whose cut the newest generation states.
-        seed: of order, shuffle and draws.
-        passes: how often an iteration goes over the pool; None: without end.
+        seed: of the order, the shuffle and random draws.
+        passes: passes over the pool in an iteration; None: endless.
         columns: of the pool; all by default.
-        batch_size: yield so many rows at a time, as lists by column.
+        batch_size: yield batches of this many rows, as a list for each column.
         rank: of this process. By default what torch.distributed says, or the environment's RANK and WORLD_SIZE.
         world: number of ranks.
         even: with `passes` and several ranks, yield as many rows on all of them.
-        name: of this training; streams that are read at the same time have different names.
-        fresh: forget what a stream of this name read before.
+        name: of this training; streams that are read at the same time need different names.
+        fresh: ignore and delete the log of an earlier stream of this name.
 
     Returns:
         A torch `IterableDataset`, for a DataLoader with any number of workers or to iterate over.
 
     Raises:
         ConfigError: no weights yet, an unknown column, a column of the pool that is named as the weight, settings that do
-            not go together, or a stream of this name was read with others.
-        IntegrityError: weights are not what was published, or were swept while the reader slept longer than its lease.
+            not go together, or an earlier stream of this name had other settings.
+        IntegrityError: weights differ from what was published, or were deleted after the reader had paused for over a day.
         DataError: an input file has changed.
     """
     root = Path(run)
@@ -132,7 +133,7 @@ class Stream(IterableDataset):
         return PoolReader(self.reading, seat, epoch=int(self._epoch), state=state)
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next iteration be number `epoch`: it begins with the pass at which the one before ends."""
+        """Number the next iteration; it starts at the pass where the one before ends."""
         self._epoch.fill_(epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -140,14 +141,14 @@ class Stream(IterableDataset):
         return self._reader.state() if self._reader else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next iteration go on from where `state_dict` was called, on the same rank and worker."""
+        """Let the next iteration continue from where `state_dict` was called, on the same rank and worker."""
         self._state = dict(state) or None
 
     def as_dataset(self, workers: int = 1) -> datasets.IterableDataset:
         """The same rows as a `datasets.IterableDataset`, one iteration after the other from the first epoch.
 
         Args:
-            workers: the most DataLoader workers that will read it: it has as many shards.
+            workers: largest number of DataLoader workers that will read it; it gets as many shards.
         """
         import datasets
 
@@ -167,9 +168,9 @@ class Stream(IterableDataset):
         """Each rank would see a fraction of its fraction: rows would be lost, and nobody told."""
         state = sys.modules.get("accelerate.state")
         if self.world > 1 and not self._dealt and state is not None and state.PartialState._shared_state:
-            found = f"{self.world} ranks, and accelerate, which deals the rows over them itself"
+            found = f"{self.world} ranks, and accelerate, which distributes the rows over them itself"
             fix = "With its data loaders, or transformers' Trainer, give rank=0, world=1; with others, rank and world."
-            raise ConfigError("rank", found, "one that deals", fix)
+            raise ConfigError("rank", found, "one of them to distribute rows", fix)
 
 
 def found_ranks(rank: int | None, world: int | None) -> tuple[int, int]:

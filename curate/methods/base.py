@@ -32,7 +32,7 @@ class Problem(Protocol):
 
     @property
     def rows(self) -> int:
-        """Number of valid rows of the pool."""
+        """Number of valid rows in the pool."""
         ...
 
     @property

@@ -22,7 +22,7 @@ Tensors = dict[str, Tensor]
 
 
 class Candidates(Protocol):
-    """A batch that was run once: what its samples' gradients have to do with each other, and a step on any weights of them."""
+    """A batch that was run once: inner products of its samples' gradients, and a step under any weights of them."""
 
     @property
     def losses(self) -> Tensor:
@@ -46,15 +46,15 @@ class Candidates(Protocol):
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read of the gradients of a batch's samples.
+    """What is computed from the gradients of a batch's samples.
 
     Attributes:
-        power: q of the optimizer's metric P; 0 is the geometry of plain descent.
-        gram: whether their inner products with each other are wanted.
-        exact: take P as the optimizer has it; otherwise a diagonal one by its closest of rank one, which is cheaper.
+        power: q of the optimizer's metric P^q; 0 is plain gradient descent.
+        gram: whether their inner products with each other are computed.
+        exact: use P as the optimizer has it; otherwise the best rank-one approximation of a diagonal one, which is cheaper.
         layers: the layers whose gradients are compared.
-        kept_bytes: the most that a batch's factors may take; with more, the chosen samples are run once more for the step.
-        share: of each sample's predicted tokens, from the first, that is read to choose.
+        kept_bytes: memory limit for what is kept of a batch; above it, the selected samples are run again for the step.
+        share: of each sample's predicted tokens, from the first, that the selection is based on.
     """
 
     power: float
@@ -73,7 +73,7 @@ class SampleGradients(Protocol):
         ...
 
     def candidates(self, batch: Batch, reading: Reading, direction: Tensors | None) -> Candidates:
-        """A batch to choose from; `direction` is v, None where nobody asks for c."""
+        """A batch to select from; `direction` is v, None if c is not needed."""
         ...
 
 
@@ -84,13 +84,13 @@ class Learner:
     Attributes:
         parameters: what is trained, by name.
         losses: mean token loss of every sample of a batch under the parameters as they are now [b], in nats, differentiable.
-        rate: the learning rate of the step that is coming.
+        rate: the learning rate of the next step.
         device: where its parameters are.
         token_losses: loss of every token of a batch [b, t], in nats, 0 where `Batch.predicted` is not; differentiable.
-        gradients: of single samples; None where they cannot be had.
+        gradients: of single samples; None where the model does not give them.
         token_vectors: the input embedding as it is now [v, d], if the model has one.
-        descent: what moves the parameters, for a twin that is to be moved alike; None where the optimizer is another's, and a
-            twin moves by its own.
+        descent: the optimizer of the parameters, for a copy of the model that is updated alike; None where the optimizer is
+            not curate's, and a copy has its own.
     """
 
     parameters: Mapping[str, nn.Parameter]
@@ -112,12 +112,12 @@ class BatchWeigher(Protocol):
         Args:
             learner: the model.
             targets: batches of the target's samples, without end.
-            pool: batches of the pool beside those of the steps, without end; whoever takes none pays nothing for them.
+            pool: further batches of the pool, without end; they cost nothing unless they are used.
         """
         ...
 
     def terms(self, batch: Batch, fraction: float) -> Iterator[Tensor]:
-        """What this step minimises, as a sum: scalars in nats, each to be backpropagated before the next is asked for.
+        """The terms of this step's loss: scalars in nats, each to be backpropagated before the next is requested.
 
         So only one batch's activations are held at a time. `fraction` of the training is done, in [0, 1).
         """
@@ -132,13 +132,13 @@ class BatchWeigher(Protocol):
         ...
 
     def state(self) -> Tensors:
-        """Everything that `load` needs to go on from here, bit for bit."""
+        """Everything that `load` needs to continue from here, bit for bit."""
         ...
 
     def load(self, state: Tensors) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         ...
 
     def notes(self) -> list[str]:
-        """What a user should know of the learning so far; each line once."""
+        """Notes for the user on the learning so far; each line once."""
         ...

@@ -46,19 +46,21 @@ class BdsConfig(Section):
     name: Literal["bds"] = "bds"
     """Method."""
     curvature: Literal["fisher", "identity"] = "fisher"
-    """Curvature of the pool's loss: its empirical Fisher matrix, or the same in every direction."""
+    """Curvature of the pool's loss: `fisher` is its empirical Fisher matrix, `identity` the same in every direction."""
     damping: float = Field(default=10.0, gt=0, allow_inf_nan=False)
-    """Multiple of the mean curvature added to every direction."""
+    """Damping added to the curvature, as a multiple of its mean."""
     target_curvature: Literal["none", "fisher"] = "none"
-    """`fisher` lets the target's loss bend, so that one aim served leaves room for others; wants many rows."""
+    """`fisher` uses a quadratic target loss, so that meeting one part of the target leaves weight for the others. Needs many
+    target rows."""
     effective_share: float | None = Field(default=0.3, gt=0, le=1)
-    """Stop where the effective sample size is this share of the pool; `null` never stops early."""
+    """Stop when the effective sample size falls to this share of the pool; `null` never stops early. With `loop`, weights are
+    tempered to this share."""
     learning_rate: float = Field(default=0.1, gt=0, allow_inf_nan=False)
-    """Change of the logits in one step, in standard deviations over the pool."""
+    """Step size of mirror descent on the logits, in standard deviations over the pool."""
     steps: int = Field(default=100, ge=1)
     """Largest number of steps."""
     loop: BdsLoopConfig | None = None
-    """Learn while the proxy trains, instead of on stored features. `effective_share` is then what the weights are tempered to."""
+    """Learn while the proxy trains, instead of on stored features."""
 
 
 @dataclass(frozen=True)

@@ -32,23 +32,23 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class BdsLoopConfig(LoopSettings):
-    """BDS in the loop."""
+    """BDS while the proxy trains."""
 
     passes: Annotated[int, Field(ge=1)] = 4
-    """Times that every row of the pool is trained on; a row's own logit moves at each. Shuffled words show after the others."""
+    """Number of passes over the pool. A row's logit is updated once in each; subtle damage such as shuffled words shows last."""
     algorithm: Literal["penalty", "single"] = "penalty"
-    """penalty: two models, exact; single: one model, valid only while the target's term dominates."""
+    """penalty: two models, unbiased for large gamma; single: one model, valid only while the target's term dominates."""
     logits: LogitSettings = Field(default_factory=LogitSettings)
-    """How weights move."""
+    """How the weights are updated."""
     penalty: Annotated[float, Field(gt=0)] = 10.0
-    """Of algorithm penalty: gamma, how much the pool's loss counts beside the target's in the end. The signal's bias falls as
-    1 / gamma; a small one lets the model leave the pool for the target."""
+    """Only for `algorithm: penalty`. gamma at the end of training: weight of the pool's loss relative to the target's. The bias
+    falls as 1 / gamma; a small value lets the model drift from the pool to the target."""
     penalty_start: Annotated[float, Field(gt=0)] | None = None
-    """Of algorithm penalty: gamma in the beginning, from where it goes to `penalty` in a straight line; by default the same."""
+    """Only for `algorithm: penalty`. gamma at the start, from where it changes linearly to `penalty` (default: the same)."""
     target_share: Share = 0.9
-    """Of algorithm single: lambda, the target's share in the objective."""
+    """Only for `algorithm: single`. lambda: weight of the target in the objective."""
     target_share_end: Share | None = None
-    """Of algorithm single: lambda in the end; by default the same."""
+    """Only for `algorithm: single`. lambda at the end of training (default: the same)."""
 
     @property
     def models(self) -> float:
@@ -181,9 +181,9 @@ class SingleBds(BdsLoop):
         gamma = (1 - lowest) / lowest
         if gamma > TRUSTED * (1 + 1e-9):
             self._notes.append(
-                f"method.loop: the pool's term is {gamma:.2g} times the target's, and algorithm single is only trusted up to "
-                f"{TRUSTED}: weight gathers on samples of low loss, good or not. Set target_share to at least "
-                f"{1 / (1 + TRUSTED):.2g}, or algorithm: penalty."
+                f"method.loop: the pool's term is {gamma:.2g} times the target's, but `algorithm: single` is valid only up to "
+                f"{TRUSTED}: above that, samples of low loss gain weight whether good or not. Set target_share to at least "
+                f"{1 / (1 + TRUSTED):.2g}, or use `algorithm: penalty`."
             )
 
     def terms(self, batch: Batch, fraction: float) -> Iterator[Tensor]:

@@ -11,14 +11,15 @@ from curate.methods.excess import ExcessConfig, ExcessMethod
 
 
 class BladeConfig(ExcessConfig):
-    """Penalised bilevel selection with a proxy and a reference that follows it."""
+    """Penalised bilevel selection with a proxy and a reference that is repeatedly moved toward the target."""
 
     name: Literal["blade"] = "blade"
     """Method."""
     unit: Unit = "sample"
-    """Samples, or tokens: then each token of a row gets a weight of its own. Small models gain from samples first."""
+    """sample: one weight a row. token: also a weight for each token of a row. Start with `sample`: with small models it gained
+    more."""
     loop: BladeLoopConfig = Field(default_factory=BladeLoopConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
-    """The training of both models: the method always learns while the proxy trains."""
+    """Training of both models; the method always learns while the proxy trains."""
 
     @property
     def token_level(self) -> bool:
@@ -28,12 +29,12 @@ class BladeConfig(ExcessConfig):
     @model_validator(mode="after")
     def _memory_of_samples(self) -> BladeConfig:
         if self.loop.memory < 1 and self.token_level:
-            raise ValueError("loop.memory below 1 is kept for every sample; with unit: token there is none: remove it")
+            raise ValueError("loop.memory below 1 is for unit: sample only; remove it")
         return self
 
 
 class Blade(ExcessMethod):
-    """Delta = l(u) - l(w), w a few steps from u toward the target: see `weights.blade_loop`.
+    """Delta = l(u) - l(w), w a few steps from u toward the target: see `curate.methods.blade_loop`.
 
     Reference: BLADE, 2026, arXiv 2606.18650.
     """

@@ -57,14 +57,13 @@ class Episodes:
 
 
 class RhoLoopConfig(LoopSettings):
-    """The training of proxy and reference."""
+    """Training of the proxy and the reference."""
 
     start: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of the training on the whole pool before the reference learns and anything is selected: while the learning rate
-    rises."""
+    """Share of the training on the whole pool before the reference is trained and selection starts: the learning rate's
+    warm-up."""
     steps: Steps = 100
-    """Steps of the reference on the target, at the peak learning rate. With too many it knows the target by heart, and nothing
-    else better."""
+    """Training steps of the reference on the target, at the peak learning rate. Too many overfit the target."""
 
     @property
     def episodes(self) -> Episodes:
@@ -98,21 +97,21 @@ class RhoLoopConfig(LoopSettings):
 
 
 class BladeLoopConfig(LoopSettings):
-    """The training of proxy and reference, by turns."""
+    """Alternating training of the proxy and the reference."""
 
     start: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of the training on the whole pool before the first episode: while the learning rate rises."""
+    """Share of the training on the whole pool before the first episode of the reference: the learning rate's warm-up."""
     every: Steps = 100
-    """tau: steps of the proxy between two episodes, at whose beginning the reference becomes a copy of the proxy. Published: 1000
-    of 5000."""
+    """tau: steps of the proxy between two episodes; each begins with the reference as a copy of the proxy. Published: 1000 of
+    5000."""
     steps: Steps = 100
-    """K: steps of the reference in an episode, at the peak learning rate. Published: 300; a small K says little but which way
-    the target's gradient points."""
+    """K: training steps of the reference in an episode, at the peak learning rate. Published: 300; a few steps give little more
+    than the direction of the target's gradient."""
     penalty: Annotated[float, Field(ge=0)] = 0.0
-    """lambda: how much the pool's selected rows count in the reference's steps; 0 is the target alone. Published: 1. A small
-    reference learns what was selected and so has it selected again: with 0 damaged rows are found better."""
+    """lambda: weight of the pool's selected rows in the training of the reference; 0 trains it on the target alone. Published:
+    1. Above 0 a small reference learns the selected rows, which are then selected again; 0 finds damaged rows better."""
     memory: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """rho: how far a sample's selection moves at each visit; 1 forgets the visits before. Of samples only."""
+    """Only for `unit: sample`. rho: how much a sample's selection changes at each visit; 1 uses the last visit only."""
 
     @property
     def episodes(self) -> Episodes:

@@ -24,9 +24,9 @@ class Bm25Config(Section):
     name: Literal["bm25"] = "bm25"
     """Method."""
     k1: float = Field(default=1.2, ge=0, allow_inf_nan=False)
-    """How slowly one more occurrence of an n-gram stops to matter; 0: whether it occurs is all."""
+    """BM25's k1, term-frequency saturation; 0 counts presence only."""
     b: float = Field(default=0.75, ge=0, le=1)
-    """How far a sample's length is held against it: 0 not at all, 1 in proportion."""
+    """BM25's b, length normalisation: 0 none, 1 full."""
     effective_share: float = Field(default=0.3, gt=0, le=1)
     """Effective sample size of the weights as a share of the pool: 1 is uniform, small a hard selection."""
 

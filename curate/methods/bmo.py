@@ -41,20 +41,21 @@ class BmoConfig(Section):
     name: Literal["bmo"] = "bmo"
     """Method."""
     damping: float = Field(default=10.0, gt=0, allow_inf_nan=False)
-    """Multiple of the mean curvature added to every direction."""
+    """Damping added to the curvature, as a multiple of its mean."""
     penalty: float = Field(default=0.1, ge=0, allow_inf_nan=False)
-    """gamma: how much the pool's merit counts beside the target's loss; 0 ranks as `influence` does. Samples that gain pull the
-    displacement their way, so a large one follows the crowd."""
+    """gamma: weight of the pool's objectives relative to the target's loss. 0 ranks as `influence` does; large values favour
+    the majority of the pool."""
     temperature: float | None = Field(default=None, gt=0)
-    """tau, in standard deviations of the samples' gains: large weighs all alike, small the best only. By default as the
-    effective share asks."""
+    """tau, in standard deviations of the samples' gains: large gives nearly equal weights, small concentrates them on the best
+    samples (default: set by `effective_share`)."""
     likelihood: Literal["mean", "sum"] = "mean"
-    """A sample's gain is that of its mean token, or of all its tokens together, so that long samples move further."""
+    """mean: gain of a sample's mean token loss; sum: of the sum over its tokens, which gives long samples more extreme
+    weights."""
     effective_share: float | None = Field(default=0.3, gt=0, le=1)
-    """Effective sample size of the weights as a share of the pool, where `temperature` is not given; in the loop, what they
-    are tempered to."""
+    """Effective sample size of the weights as a share of the pool, where `temperature` is not given. With `loop`, weights are
+    tempered to this share."""
     steps: int = Field(default=20, ge=1)
-    """Largest number of steps to the displacement."""
+    """Largest number of fixed-point steps."""
     loop: BmoLoopConfig | None = None
     """Learn while the proxy trains, instead of on stored features."""
 
@@ -87,7 +88,7 @@ class Bmo:
         for step in range(1, self.config.steps + 1):
             deviation = float(spread(shift, moments.mean, moments.second))
             if not deviation > FLAT * float(torch.linalg.vector_norm(shift)):
-                problem.note("every sample gains the same: weights are uniform")
+                problem.note("all samples have the same gain: weights are uniform")
                 return tilt_state(problem, torch.zeros_like(shift)[None], read=read)
             move = -shift / (deviation * (self.config.temperature or 1.0))
             sums = sum_over(tilt_sums((block @ move)[:, None], block) for block in pool_blocks(problem))
@@ -95,7 +96,7 @@ class Bmo:
             change = float(torch.linalg.vector_norm(reached - shift) / torch.linalg.vector_norm(reached))
             shift = reached
             if change < STILL:
-                problem.note(f"the displacement stands still after {step} steps")
+                problem.note(f"converged after {step} steps")
                 break
         return self._tilted(problem, -shift[None], read)
 

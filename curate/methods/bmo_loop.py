@@ -28,16 +28,16 @@ MEMORY = 0.99
 
 
 class BmoLoopConfig(LoopSettings):
-    """BMO in the loop."""
+    """BMO while the proxy trains."""
 
     penalty: Annotated[float, Field(gt=0)] = 10.0
-    """gamma: how much the pool counts beside the target."""
+    """gamma: weight of the pool's loss relative to the target's."""
     temperature: Annotated[float, Field(gt=0)] = 0.1
-    """tau, in nats: large weighs a batch's samples alike, small those that gained most."""
+    """tau, in nats: large gives the samples of a batch nearly equal weights, small favours those whose loss fell most."""
     likelihood: Literal["mean", "sum"] = "mean"
-    """Losses a token, or of the whole sample."""
+    """mean: mean token loss; sum: sum over the sample's tokens."""
     reference: Literal["snapshot", "zero"] = "snapshot"
-    """snapshot: gains are counted from the proxy as the training found it; zero: from a model that predicts everything."""
+    """snapshot: gains relative to the proxy before training; zero: relative to a loss of 0."""
 
     @property
     def models(self) -> float:

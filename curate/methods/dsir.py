@@ -17,14 +17,14 @@ from curate.types import Features, Section
 
 
 class DsirConfig(Section):
-    """Importance of the sample's words and pairs of words; the likeliest of several named targets counts."""
+    """Importance by the sample's words and word pairs; the best of several named targets counts."""
 
     name: Literal["dsir"] = "dsir"
     """Method."""
     normalise: bool = True
-    """Mean over the sample's n-grams, so that length does not decide; `false`: their sum, as in the paper."""
+    """Mean over the sample's n-grams, so that length has no effect; `false`: the sum, as in the paper."""
     smoothing: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    """Added to each of the target's counts; the pool is smoothed as much, so that rare n-grams say little."""
+    """Count added to each n-gram of the target; the pool is smoothed to match, so that rare n-grams have little influence."""
     effective_share: float = Field(default=0.3, gt=0, le=1)
     """Effective sample size of the weights as a share of the pool: 1 is uniform, small a hard selection."""
 

@@ -23,22 +23,23 @@ class DwmConfig(Section):
     name: Literal["dwm"] = "dwm"
     """Method."""
     effective_share: Annotated[float, Field(gt=0, le=1)] = 0.3
-    """Least effective sample size, as a share of a batch while the proxy trains and as a share of the pool in the end."""
+    """Smallest effective sample size of the weights: as a share of the batch during training, as a share of the pool for the
+    final weights."""
     weigher: Annotated[str, Field(min_length=1)] | None = None
-    """File of a weighting model, `state/twin/weigher.safetensors` of another run: it is used as it is, stage by stage, and no
-    target is looked at. With `loop: {passes: 0}` the proxy is not trained either."""
+    """File of a weighting model (`state/twin/weigher.safetensors` of another run), used without further training and without a
+    target. With `loop: {passes: 0}` the proxy is not trained either."""
     loop: DwmLoopConfig = Field(default_factory=DwmLoopConfig)
-    """The training of the proxy with the weighting model: the method always learns while the proxy trains."""
+    """Training of the proxy and the weighting model; the method always learns while the proxy trains."""
 
     @model_validator(mode="after")
     def _something_to_weigh_by(self) -> DwmConfig:
         if self.loop.passes == 0 and self.weigher is None:
-            raise ValueError("loop.passes: 0 learns nothing: name the weighting model of another run as `weigher`")
+            raise ValueError("loop.passes: 0 trains nothing: name the weighting model of another run as `weigher`")
         return self
 
 
 class Dwm:
-    """DWM: see `weights.dwm_loop`; any row is weighed in the company of the same few rows of the pool.
+    """DWM: see `curate.methods.dwm_loop`; every row is weighed together with the same few rows of the pool.
 
     Reference: DWM, 2025, arXiv 2507.16178.
     """

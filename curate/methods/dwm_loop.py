@@ -62,44 +62,45 @@ FORWARD = 1 / 3
 
 
 class DwmLoopConfig(LoopSettings):
-    """The training of the proxy and of the weighting model, by turns."""
+    """Alternating training of the proxy and the weighting model."""
 
     passes: Annotated[int, Field(ge=0)] = 4
-    """Times that every row of the pool is trained on. 0 is for a weighting model that is there already (`weigher`) and weighs
-    under the proxy as it is."""
+    """Number of passes over the pool. 0 needs `weigher` and uses the proxy untrained."""
     target_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Tokens of the target in an update; by default twice as many as of the pool in a step: one direction serves many slopes."""
+    """Tokens of the target in an update (default: twice the pool's in a step)."""
     stages: Annotated[int, Field(ge=2)] = 5
-    """Equal spans of the training; the first is without weights, and the weighting model is kept at the end of each other."""
+    """Number of equal parts of the training. The first is without weights; the weighting model is kept at the end of each other
+    part."""
     every: Count | None = 40
-    """Steps of the proxy between two phases of the weighting model; null for one at the beginning of each stage, as published."""
+    """Steps of the proxy between two updates of the weighting model; null: once at the beginning of each stage, as published."""
     updates: Count = 1
-    """M: updates of the weighting model in a phase."""
+    """M: consecutive updates of the weighting model, each time."""
     batches: Count = 12
-    """Batches of the pool whose slopes are taken along one direction: the target's gradient is dear, the slopes are not. 1 is as
-    published; more leave what the others of its batch do to a sample to the first of them."""
+    """Pool batches whose directional derivatives are computed with one gradient of the target, which is the expensive part. 1
+    is as published; with more, only the first batch's weights determine the virtual step."""
     refresh: Count = 16
     """Updates of the weighting model in a generation of `curate online` that follows another trainer."""
     step: Annotated[float, Field(ge=0)] = 20.0
-    """a: the virtual step, in learning rates of the moment. 0 looks at the target's gradient where the proxy is."""
+    """a: size of the virtual step, in current learning rates. 0 computes the target's gradient at the current model."""
     rate: Positive = 3e-3
-    """eta: the learning rate of the weighting model."""
+    """eta: learning rate of the weighting model."""
     replay: Count = 200
-    """Batches, the last ones, whose slopes the weighting model still learns from; 1 is as published."""
+    """Size of the replay buffer of the weighting model, in batches; 1 is as published."""
     repeats: Count = 24
-    """Steps of the weighting model in an update."""
+    """Optimizer steps of the weighting model in an update."""
     entropy: Annotated[float, Field(ge=0)] = 0.5
-    """How much the weights' relative entropy counts beside the slopes, which have a deviation of 1: large keeps weights alike."""
+    """Entropy regularisation of the weights, relative to derivatives of standard deviation 1. Large values keep the weights
+    close to uniform."""
     company: Annotated[int, Field(ge=0)] = 64
-    """Rows of the last steps that a batch is weighed together with: so a batch of poor rows counts less than one of good ones.
-    0 weighs each batch for itself, as published."""
+    """Rows of recent steps weighed together with each batch, so that a batch of poor rows gets less weight than one of good
+    rows. 0 weighs each batch alone, as published."""
     width: Annotated[int, Field(ge=4, multiple_of=4)] = 32
-    """Of the weighting model's layers."""
+    """Width of the weighting model's layers."""
     layers: Annotated[int, Field(ge=0)] = 1
-    """Layers of the weighting model."""
+    """Number of the weighting model's layers."""
     embedding: Literal["tokens", "none"] = "tokens"
-    """tokens: the weighting model also reads a frozen vector of every token, as the proxy has them after the first stage, so that
-    it can be carried to any model with the same tokenizer. none: loss and length alone."""
+    """tokens: the weighting model also reads a frozen embedding of each token, taken from the proxy after the first stage, and
+    can be used with any model of the same tokenizer. none: it reads loss and length only."""
 
     @property
     def target_budget(self) -> int:

@@ -30,18 +30,18 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class ExcessConfig(Section):
-    """What methods with a proxy and a reference share."""
+    """Settings that methods with a proxy and a reference share."""
 
     keep: Share = 0.6
-    """gamma: share of a batch's samples or tokens that the model is trained on; the published best for tokens, and a mild
-    selection of samples."""
+    """gamma: share of a batch's samples or tokens that the model is trained on. 0.6 is the published best for tokens, and a
+    mild selection for samples."""
     weights: Literal["soft", "mask"] = "soft"
-    """soft: the larger the excess loss, the heavier; mask: 1 for the `keep` largest of each shard, 0 for the others."""
+    """soft: weights grow with the excess loss; mask: 1 for the `keep` largest of each shard, 0 for the others."""
     effective_share: Share | None = None
-    """Of soft weights: their effective sample size as a share of the pool; by default `keep`, as of a mask."""
+    """Only for `weights: soft`. Effective sample size of the weights as a share of the pool (default: `keep`)."""
 
     loop: RhoLoopConfig = Field(default_factory=RhoLoopConfig)
-    """The training of both models: the method always learns while the proxy trains."""
+    """Training of both models; the method always learns while the proxy trains."""
 
     @property
     def token_level(self) -> bool:

@@ -18,12 +18,12 @@ class FilterThenWeightConfig(SelectingConfig):
     name: Literal["filter_then_weight"] = "filter_then_weight"
     """Method."""
     shrink: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """How far the weights of what passed the filter are taken back to uniform: 0 takes them as they were solved, 1 leaves the
-    filter alone. They match one reading of the target's gradient, noise included; the filter's choice is coarser and safer."""
+    """Shrinkage of the solved weights toward uniform: 0 uses them as solved, 1 uses the filter alone. The solved weights fit
+    the noise of one target gradient; the filter is coarser and more robust."""
     ridge: Annotated[float, Field(ge=0)] = 1e-6
-    """What is added to the diagonal of the inner products where weights are solved for, as a share of its mean."""
+    """Ridge term added to the diagonal of the Gram matrix where weights are solved for, as a share of its mean."""
     loop: MetricLoopConfig = Field(default_factory=MetricLoopConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
-    """The training: the method always learns while the proxy trains."""
+    """Training of the proxy; the method always learns while the proxy trains."""
 
 
 class FilterThenWeight(SelectingMethod):

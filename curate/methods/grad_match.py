@@ -18,7 +18,7 @@ class GradMatchConfig(AimedConfig):
     name: Literal["grad_match"] = "grad_match"
     """Method."""
     ridge: Annotated[float, Field(ge=0)] = 0.5
-    """lambda: what large weights cost, as a share of the mean squared length of the candidates' gradients."""
+    """lambda: penalty on large weights, as a share of the mean squared norm of the candidates' gradients."""
 
 
 class GradMatch(SelectingMethod):

@@ -12,7 +12,7 @@ from curate.methods.step_loop import Measures
 
 
 class GradNormConfig(SelectingConfig):
-    """Selection by the length of gradients."""
+    """Selection by gradient norm."""
 
     name: Literal["grad_norm"] = "grad_norm"
     """Method."""

@@ -12,7 +12,7 @@ from curate.methods.step_loop import Measures, uniform_on
 
 
 class GreatsConfig(AimedConfig):
-    """Greedy selection in the geometry of plain descent."""
+    """Greedy selection by the gain of a plain gradient step."""
 
     name: Literal["greats"] = "greats"
     """Method."""

@@ -16,14 +16,16 @@ from curate.types import Features, Section
 
 
 class InfluenceConfig(Section):
-    """Influence of each sample on the target's loss, curvature of the pool's loss included."""
+    """Influence of each sample on the target's loss, given the curvature of the pool's."""
 
     name: Literal["influence"] = "influence"
     """Method."""
     damping: float = Field(default=10.0, gt=0, allow_inf_nan=False)
-    """Multiple of the mean curvature added to every direction: large is close to LESS, small trusts F."""
+    """Damping added to the curvature, as a multiple of its mean. Large values approach LESS; small ones rely on the estimated
+    curvature."""
     effective_share: float = Field(default=0.3, gt=0, le=1)
-    """Effective sample size of the weights as a share of the pool: 1 is uniform, small a hard selection."""
+    """Effective sample size of the weights as a share of the pool: 1 is uniform; small values concentrate the weight on few
+    samples."""
 
 
 class Influence:

@@ -13,12 +13,12 @@ from curate.types import Features, Section
 
 
 class LengthConfig(Section):
-    """Rank of the sample's number of predicted tokens in the pool, without any target."""
+    """Rank of the sample's number of predicted tokens in the pool; needs no target."""
 
     name: Literal["length"] = "length"
     """Method."""
     prefer: Literal["long", "short"] = "long"
-    """Which samples count most."""
+    """Samples to favour."""
     effective_share: float = Field(default=0.3, gt=0, le=1)
     """Effective sample size of the weights as a share of the pool: 1 is uniform, small a hard selection."""
 

@@ -13,12 +13,12 @@ from curate.types import Features, Section
 
 
 class PerplexityConfig(Section):
-    """Rank of the sample's mean token loss in the pool, without any target."""
+    """Rank of the sample's mean token loss in the pool; needs no target."""
 
     name: Literal["perplexity"] = "perplexity"
     """Method."""
     keep: Literal["low", "middle", "high"] = "middle"
-    """Which samples count most: those of low loss, of losses near the median, or of high loss."""
+    """Samples to favour: those of low loss, of loss near the median, or of high loss."""
     effective_share: float = Field(default=0.3, gt=0, le=1)
     """Effective sample size of the weights as a share of the pool: 1 is uniform, small a hard selection."""
 

@@ -11,15 +11,15 @@ from curate.plugins.registry import Registry
 
 @dataclass(frozen=True)
 class Entry(Component):
-    """One method: where it lives and what a user wants to know before choosing it.
+    """One method: its module and what a user should know before choosing it.
 
-    Another package provides one by an entry point of the group `curate.methods` that names such a line.
+    Another package adds a method by an entry point of the group `curate.methods` that names such an entry.
 
     Attributes:
-        features: kind of feature that is its own among those it can use, which its class lists; empty if it needs none.
+        features: its preferred kind of feature among those it can use, which its class lists; empty if it needs none.
         paper: where it is described.
         summary: what it does, in one line of at most 90 characters.
-        costs: in passes over the pool, forward and backward, at its defaults.
+        costs: in forward and backward passes over the pool, at its defaults.
         choose: when to choose it.
         loop: whether it always learns while the proxy trains.
     """
@@ -35,7 +35,7 @@ class Entry(Component):
 
     @classmethod
     def blank(cls, problem: str) -> dict[str, Any]:
-        """No word about what it does."""
+        """An entry without a description."""
         return {**dict.fromkeys(("features", "paper", "costs", "choose"), "-"), "summary": f"Cannot be used: {problem}"}
 
     @property

@@ -16,16 +16,16 @@ class SelectingConfig(Section):
     """Selection inside the training step."""
 
     effective_share: Share | None = 0.3
-    """Effective sample size that the weights are tempered to at the least, as a share of the pool."""
+    """Smallest effective sample size of the weights, as a share of the pool; weights are tempered to reach it."""
     loop: StepLoopConfig = Field(default_factory=StepLoopConfig)
-    """The training: the method always learns while the proxy trains."""
+    """Training of the proxy; the method always learns while the proxy trains."""
 
 
 class AimedConfig(SelectingConfig):
     """Selection for a target."""
 
     loop: AimedLoopConfig = Field(default_factory=AimedLoopConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
-    """The training: the method always learns while the proxy trains."""
+    """Training of the proxy; the method always learns while the proxy trains."""
 
 
 class SelectingMethod(ABC):

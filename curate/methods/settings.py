@@ -12,18 +12,18 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class LoopSettings(Section):
-    """A training of the proxy on the pool, with the method in the loop."""
+    """Training of the proxy on the pool, during which the method learns."""
 
     passes: Annotated[int, Field(ge=1)] = 2
-    """Times that every row of the pool is trained on."""
+    """Number of passes over the pool."""
     batch_tokens: Annotated[int, Field(ge=1)] = 2048
     """Tokens of the pool in one step."""
     target_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Tokens of the target in one step; by default a quarter of the pool's. A target is small: with many, the model learns it by
-    heart, and then predicts the pool's good rows worse than its noise."""
+    """Tokens of the target in one step (default: a quarter of the pool's). With many, the model overfits a small target and
+    then predicts good rows of the pool worse than noise."""
     learning_rate: Positive = 1e-3
-    """Peak learning rate of AdamW, linear rise over 5 % and cosine down to 10 %. The default suits a small model from scratch;
-    LoRA wants about 1e-4, a full model 2e-5."""
+    """Peak learning rate of AdamW (linear warm-up over 5 %, cosine decay to 10 %). The default is for a small model trained
+    from scratch; use about 1e-4 with LoRA and 2e-5 for full fine-tuning."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Decay of Adam's first moment."""
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
@@ -81,11 +81,12 @@ class LoopSettings(Section):
 
 
 class LogitSettings(Section):
-    """How the logits of the samples move."""
+    """How the samples' logits are updated."""
 
     map: Literal["softmax", "sigmoid"] = "softmax"
-    """softmax: samples compete for the pool's weight; sigmoid: each for itself, between 0 and 2."""
+    """softmax: weights share a fixed total; sigmoid: each weight is independent, between 0 and 2."""
     step: Literal["mirror", "sgd", "adam"] = "mirror"
-    """mirror: by the sample's own signal, in standard deviations of all of them; sgd, adam: along the gradient."""
+    """mirror: subtract the sample's own signal, standardised over all batches; sgd, adam: follow the gradient with respect to
+    the logits."""
     rate: Positive = 1.0
-    """Length of the step: for mirror about 1 a visit, for adam 0.005 to 0.05, for sgd about the number of rows."""
+    """Step size: about 1 for mirror, 0.005 to 0.05 for adam, about the number of rows for sgd."""

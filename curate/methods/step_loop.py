@@ -33,25 +33,27 @@ class ComparedLayers(LayerSettings):
     """The layers whose gradients are compared."""
 
     depth: Annotated[float, Field(gt=0, le=1)] = 0.25
-    """Share of the blocks, counted from the last. The last ones choose as well as all do, for less time."""
+    """Share of the blocks whose gradients are compared, counted from the last. The last quarter selects as well as all blocks
+    do, in less time."""
 
 
 class StepLoopConfig(LoopSettings):
-    """The training of the proxy on what is chosen of every batch."""
+    """Training of the proxy on the samples selected from each batch."""
 
     passes: Annotated[int, Field(ge=1)] = 4
-    """Times that every row of the pool is trained on: each visit is one vote on a row, against other rows."""
+    """Number of passes over the pool; in each, a row is compared with other rows."""
     keep: Share = 0.5
-    """Share of a batch's samples that the model is trained on, at the most."""
+    """Largest share of a batch's samples that the model is trained on."""
     start: Annotated[int, Field(ge=0)] = 30
-    """Steps on everything before anything is chosen: until then the optimizer's second moment says little."""
+    """Steps on all samples before selection starts: Adam's second moment is unreliable until then."""
     layers: ComparedLayers = Field(default_factory=ComparedLayers)
-    """The layers whose gradients are compared; trained is everything."""
+    """Layers whose gradients are compared; all parameters are trained."""
     read: Share = 1.0
-    """Share of each sample's tokens, from the first, that the choice is made from. With less, what is chosen is run by itself
-    for the step, and nothing else is run whole: cheaper, and coarser."""
+    """Share of each sample's tokens, from its beginning, that the selection is based on. Below 1, only the selected samples are
+    run in full: cheaper, less accurate."""
     kept_bytes: Annotated[int, Field(ge=0)] = 2**32
-    """The most memory that a batch's factors may take until the step; with more, the chosen samples are run once more."""
+    """Memory limit for the activations and gradients that are kept of a batch for its step; above it, the selected samples are
+    run a second time."""
 
     @property
     def selects(self) -> bool:
@@ -65,16 +67,16 @@ class StepLoopConfig(LoopSettings):
 
 
 class AimedLoopConfig(StepLoopConfig):
-    """The same for a target."""
+    """Training of the proxy on the samples selected from each batch by the target's gradient."""
 
     target_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Tokens of the target that its gradient is read from each time; by default as many as of the pool in a step. On real text
-    its noise does more harm than its age: at equal cost, a quarter of the tokens at every step chooses worse."""
+    """Tokens of the target that its gradient is computed from each time (default: as many as of the pool in a step). At equal
+    cost, fewer tokens read more often select worse: a noisy gradient does more harm than an old one."""
     refresh: Annotated[int, Field(ge=1)] = 4
-    """Steps from one reading of the target's gradient to the next."""
+    """Steps between two computations of the target's gradient."""
     memory: Annotated[float, Field(ge=0, lt=1)] = 0.8
-    """Share of the earlier readings that stays in the target's gradient: a mean over about 1 / (1 - memory) of them. Less of it
-    for a model that moves fast."""
+    """Decay of the running mean of the target's gradient, which averages about the last 1 / (1 - memory) computations. Use a
+    smaller value if the model changes fast."""
 
     @property
     def target_budget(self) -> int:
@@ -88,13 +90,13 @@ class AimedLoopConfig(StepLoopConfig):
 
 
 class MetricLoopConfig(AimedLoopConfig):
-    """The same under the optimizer's metric."""
+    """Training of the proxy on the samples selected from each batch by the target's gradient, in the optimizer's metric."""
 
     metric: Literal["exact", "factored"] = "exact"
-    """Adam's second moment as it is, or the closest of rank one, which acts on the factors of gradients: cheaper in wide layers
-    with short rows."""
+    """exact: Adam's second moment; factored: its best rank-one approximation, which is cheaper in wide layers with short rows."""
     power: Annotated[float, Field(ge=0, le=2)] = 1.0
-    """q of the metric P^q: 1 is the second-order utility of the step, 0 plain inner products, 2 the distance of updates."""
+    """q of the metric P^q: 1 is the second-order utility of the optimizer step, 0 plain inner products, 2 the distance between
+    updates."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,8 @@ class StepLoop:
     def begin(self, learner: Learner, targets: Iterator[Batch], pool: Iterator[Batch]) -> None:
         """Take the model and the target's batches. Raises ModelError where gradients of samples cannot be had."""
         if learner.gradients is None:
-            fix = "Use a method that goes by losses, such as rho_loss."
-            raise ModelError("method", "a model that is only known by its losses", "gradients of single samples", fix)
+            fix = "Use a method that needs losses only, such as rho_loss."
+            raise ModelError("method", "a model that gives losses only", "one that gives per-sample gradients", fix)
         self._learner, self._gradients, self._targets = learner, learner.gradients, targets
 
     def terms(self, batch: Batch, fraction: float) -> Iterator[Tensor]:

@@ -51,7 +51,7 @@ def fit_tilt(problem: Problem, directions: Tensor, share: float, *, read: Read =
     length = float(torch.linalg.vector_norm(directions, dim=1).max())
     deviation = standard_deviation(scores(block, directions) for block in pool_blocks(problem, read))
     if deviation <= FLAT * length:
-        problem.note("every sample scores the same: weights are uniform")
+        problem.note("all samples have the same score: weights are uniform")
         return tilt_state(problem, torch.zeros_like(directions), read=read)
 
     def lines() -> Iterator[Tensor]:
@@ -60,7 +60,7 @@ def fit_tilt(problem: Problem, directions: Tensor, share: float, *, read: Read =
             yield torch.stack([torch.zeros_like(moves), moves], dim=1)
 
     step = step_to_share(lines, share=share, upper=STEEPEST)
-    problem.note(f"temperature {1 / step if step else np.inf:.4g} standard deviations of the score")
+    problem.note(f"temperature {1 / step if step else np.inf:.4g} (in standard deviations of the score)")
     return tilt_state(problem, directions * (step / deviation), read=read)
 
 

@@ -13,7 +13,7 @@ from curate.types import Features, Section
 
 
 class UniformConfig(Section):
-    """Every sample counts 1: the control of every comparison."""
+    """Weight 1 for every sample: the baseline of every comparison."""
 
     name: Literal["uniform"] = "uniform"
     """Method."""

@@ -39,7 +39,7 @@ def adopt(language_model: LanguageModel, files: Sequence[Path]) -> None:
     differing = sorted(name for name in own.keys() | state.keys() if _shape(own.get(name)) != _shape(state.get(name)))
     if differing:
         first = differing[0]
-        found = f"{first} is {_shape(state.get(first))}, the proxy's is {_shape(own.get(first))}"
+        found = f"{first} is {_shape(state.get(first))}, in the proxy {_shape(own.get(first))}"
         raise _not_adopted(where, f"another architecture ({found}; {len(differing)} such tensors)")
     if not all(torch.stack([tensor.isfinite().all() for tensor in state.values()]).tolist()):
         raise _not_adopted(where, "numbers that are not finite")
@@ -65,4 +65,4 @@ def _shape(tensor: Tensor | None) -> str:
 
 def _not_adopted(where: str, found: str) -> ModelError:
     fix = "Follow the trainer of the model that `model` names, with the same `lora` settings."
-    return ModelError(where, found, "the weights of the proxy, after more steps", fix)
+    return ModelError(where, found, "a later checkpoint of the proxy", fix)

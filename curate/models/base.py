@@ -13,26 +13,26 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LoraSettings(Section):
-    """Low-rank adapters: gradients are then taken with respect to the adapters only."""
+    """Low-rank adapters; only their parameters are trained and have gradients."""
 
     rank: PositiveInt = 8
     """Rank of each adapter."""
     alpha: PositiveInt = 16
     """Scale of the adapters: their output is multiplied by alpha / rank."""
     targets: list[str] | None = None
-    """Layers that get an adapter, by name; by default the usual ones of the architecture, else all linears."""
+    """Names of the layers that get an adapter (default: the usual ones of the architecture, else all linear layers)."""
 
 
 class LayerSettings(Section):
-    """Which layers have their gradients read: by default the linear layers of all blocks."""
+    """Layers whose gradients are used: by default the linear layers of all blocks."""
 
     depth: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the blocks, counted from the last; the backward pass stops at the first of them."""
     modules: list[str] | None = None
     """Only layers with one of these names, such as [o_proj, down_proj]."""
     embeddings: bool = False
-    """Also the embedding and the output layer (as one weight where they are tied). Their gradients are as big as the
-    vocabulary: costly."""
+    """Also the embedding and the output layer (as one weight where they are tied). Costly: their gradients are as large as the
+    vocabulary."""
 
 
 class WarmupSettings(Section):
@@ -48,7 +48,8 @@ class WarmupSettings(Section):
     batch_tokens: PositiveInt = 4096
     """Tokens in one training step, padding included."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    """Peak learning rate. The default suits a small model from scratch; LoRA wants about 1e-4, a full model 2e-5."""
+    """Peak learning rate. The default is for a small model trained from scratch; use about 1e-4 with LoRA and 2e-5 for full
+    fine-tuning."""
     beta1: Fraction = 0.9
     """Decay of Adam's first moment."""
     beta2: Fraction = 0.95
@@ -56,13 +57,13 @@ class WarmupSettings(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay."""
     checkpoints: PositiveInt = 1
-    """States of the proxy, at equal spans of the tokens, whose gradients count together: each by the mean learning rate of
-    its span (LESS). Features take as many times the time and disk."""
+    """Number of evenly spaced checkpoints of the warm-up whose gradients are combined, each weighted by the mean learning rate
+    of its span (LESS). Time and disk space of the features grow with it."""
 
     @model_validator(mode="after")
     def _a_step_in_every_span(self) -> WarmupSettings:
         if self.checkpoints > 1 and self.tokens < self.checkpoints * self.batch_tokens:
-            raise ValueError("tokens must be at least checkpoints x batch_tokens: a step for each checkpoint")
+            raise ValueError("tokens must be at least checkpoints x batch_tokens, for one step a checkpoint")
         return self
 
 
@@ -76,7 +77,7 @@ class ModelConfig(Section):
     tokenizer: str | None = None
     """Local directory or Hub id of the tokenizer; by default the model's own."""
     from_scratch: bool = False
-    """Ignore any weights and initialise at random from the configuration and the seed."""
+    """Initialise the weights at random from config.json and the seed; ignore stored weights."""
     max_tokens: PositiveInt = 512
     """Longer samples are cut to this many tokens."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -91,11 +92,13 @@ class ModelConfig(Section):
     gradient_checkpointing: bool = False
     """Recompute each block in the backward pass instead of keeping its activations: less memory, about a third more time."""
     attention: Literal["sdpa", "eager"] = "sdpa"
-    """Attention implementation; architectures without sdpa use eager whatever is set."""
+    """Attention implementation; architectures without sdpa always use eager."""
 
     @model_validator(mode="after")
     def _one_optimizer(self) -> ModelConfig:
         if self.optimizer is not None and (self.warmup is not None or self.from_scratch):
             other = "warmup" if self.warmup is not None else "from_scratch"
-            raise ValueError(f"`optimizer` is the state behind given weights, and `{other}` makes new ones: keep one")
+            raise ValueError(
+                f"`optimizer` is the state of the stored weights, and `{other}` makes new weights: remove one of them"
+            )
         return self

@@ -96,7 +96,7 @@ def copy(checkpoint: Checkpoint, to: Path) -> list[Part]:
     except OSError as error:
         raise _half(checkpoint.path, f"removed while it was read ({error.strerror or error})") from error
     if before != [part.sha256 for part in parts] or not all(is_whole(part.path) for part in parts):
-        raise _half(checkpoint.path, "other bytes at a second look")
+        raise _half(checkpoint.path, "content that changed while it was read")
     return parts
 
 
@@ -116,5 +116,5 @@ def _weights(path: Path) -> tuple[Path, ...]:
 
 
 def _half(path: Path, found: str) -> ModelError:
-    fix = "The last good one is kept; nothing has to be done unless this goes on."
-    return ModelError(str(path), found, "a whole checkpoint in the layout of Hugging Face's Trainer", fix)
+    fix = "The last good checkpoint stays in use; act only if this persists."
+    return ModelError(str(path), found, "a complete checkpoint in the layout of Hugging Face's Trainer", fix)

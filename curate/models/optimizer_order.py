@@ -84,7 +84,7 @@ def name_numbers(
             where,
             f"{sizes} numbered parameters in an unknown order",
             f"an order that agrees with the model ({'; '.join(tried.values())})",
-            "Name the checkpoint of this very model, adapters included; for an order of your own, give the optimizer "
+            "Name the checkpoint of exactly this model, adapters included; for an order of your own, give the optimizer "
             "`model.named_parameters()` when training, so that the names are saved.",
         )
     (names, rule), *rivals = fitting.items()

@@ -128,7 +128,7 @@ def _structure(path: Path) -> Iterator[None]:
     try:
         yield
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, OSError) as error:
-        found = f"files not built as expected ({type(error).__name__}: {error})"
+        found = f"files of an unexpected structure ({type(error).__name__}: {error})"
         raise ModelError(str(path), found, EXPECTED, WHOLE) from error
 
 

@@ -93,7 +93,7 @@ def _optimizer_files(name: str) -> dict[str, Path]:
     place = Path(name)
     files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
     if not files:
-        fix = "Check the path: it is local, and holds a trainer's checkpoint."
+        fix = "Check the path: it must be local and hold a trainer's checkpoint."
         raise ModelError(f"model.optimizer: {name}", "no such file", "a checkpoint's directory or file", fix)
     return {str(file.relative_to(place)) if file != place else file.name: file for file in files}
 
@@ -135,7 +135,7 @@ def _locate(name: str, revision: str | None, *, weights: bool) -> tuple[Path, st
     if path.exists() or path.suffix == ".gguf" or not HUB_ID.fullmatch(name):
         raise ModelError(
             name,
-            "a file that is no model" if path.exists() else "nothing there",
+            "a file that is not a model" if path.exists() else "nothing there",
             "a model directory, a .gguf file, or a Hub id such as owner/model",
             "Correct `model.name`; relative paths start at the working directory.",
         )

@@ -116,7 +116,7 @@ def _unreadable(where: str, error: Exception) -> ModelError:
     if named is not None:
         return ModelError(
             where,
-            f"code, or an object that is no tensor: {named[1][:100]}",
+            f"code, or an object that is not a tensor: {named[1][:100]}",
             "tensors, numbers, strings and containers of them",
             "Save exp_avg, exp_avg_sq and step of each parameter as plain tensors, from a program you trust.",
         )

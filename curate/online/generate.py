@@ -56,7 +56,7 @@ def online(
     """
     settings = pipeline.online
     if settings is None:
-        raise ConfigError("online", "no such section", "how generations are made", "Add `online: {}` to the file.")
+        raise ConfigError("online", "no such section", "the settings of online mode", "Add `online: {}` to the file.")
     paths, observer = RunPaths(run_dir), observer or Silent()
     with (
         lock.exclusive(paths.lock),
@@ -123,7 +123,7 @@ class Generations:
         if not plan.files or good.get("checkpoint") is None:  # of the very first checkpoint a user should hear at once
             atomic.remove(self.paths.plan(plan.generation))
             raise error
-        self.observer.note(f"{plan.checkpoint} is refused: {error.found}")
+        self.observer.note(f"{plan.checkpoint} was skipped: {error.found}")
         refused = {**plan.refused, plan.checkpoint or "": error.found}
         stale = good["stale"] + 1
         known = replace(plan, step=good["step"], checkpoint=good["checkpoint"], files={}, stale=stale, refused=refused)
@@ -192,7 +192,7 @@ class Generations:
             if time.monotonic() >= until:
                 break
             if not waiting:
-                absent = "" if directory.is_dir() else ", which is not there yet"
+                absent = "" if directory.is_dir() else ", which does not exist yet"
                 self.observer.note(f"waiting for a checkpoint after step {plan.step} in {directory}{absent}")
             waiting = True
             time.sleep(self.settings.poll)
@@ -218,7 +218,7 @@ class Generations:
         for name, why in refused.items():
             if f"{name}: {why}" not in self._told:
                 self._told.add(f"{name}: {why}")
-                self.observer.note(f"{name} cannot be used yet: {why}")
+                self.observer.note(f"{name} is not usable yet: {why}")
         return None
 
     def _withdraw(self) -> None:

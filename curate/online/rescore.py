@@ -1,4 +1,4 @@
-"""rescore: weights of one shard by the models of a generation."""
+"""rescore: compute the weights of one shard with the models of a generation."""
 
 from __future__ import annotations
 

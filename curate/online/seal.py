@@ -1,4 +1,4 @@
-"""seal, online: the dataset says which generation its weights are of."""
+"""seal, online: as seal; card and manifest also name the generation of the weights."""
 
 from __future__ import annotations
 

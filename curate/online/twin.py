@@ -1,4 +1,4 @@
-"""twin: the models of a generation, the proxy and what weighs by it."""
+"""twin: train or load the models of a generation: the proxy, and the reference or weighting model beside it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def work(job: Job, generation: int) -> Outcome:
         before = training.step
         training.run(until=generation / online.generations)
         if training.step == before:
-            problem.note("the training was over before: raise method.loop.passes in a new run to train for longer")
+            problem.note(
+                "the training had already finished: set a larger method.loop.passes in a new run to train longer"
+            )
     else:
         if plan.files:
             adopt(problem.language_model, _staged(job, plan))
@@ -60,7 +62,7 @@ def _settings(job: Job) -> OnlineConfig:
     from curate.errors import ConfigError
 
     if job.pipeline.online is None:
-        raise ConfigError("online", "no such section", "how generations are made", "Add `online: {}` to the file.")
+        raise ConfigError("online", "no such section", "the settings of online mode", "Add `online: {}` to the file.")
     return job.pipeline.online
 
 
@@ -72,8 +74,10 @@ def _staged(job: Job, plan: Plan) -> list[Path]:
     files = [job.paths.staged(plan.generation) / name for name in sorted(plan.files)]
     for file in files:
         if not file.is_file() or sha256_file(file) != plan.files[file.name]:
-            fix = f"Remove {job.paths.plan(plan.generation)}: the generation is planned anew."
-            raise IntegrityError(str(file), "other bytes than were copied", "the checkpoint that was planned with", fix)
+            fix = f"Remove {job.paths.plan(plan.generation)}: the generation is then planned again."
+            raise IntegrityError(
+                str(file), "content that differs from what was copied", "the checkpoint that was planned with", fix
+            )
     return files
 
 

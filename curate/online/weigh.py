@@ -1,4 +1,4 @@
-"""weigh, online: the weights of one shard as the newest generation has them, of mean 1 over the pool."""
+"""weigh, online: take the weights of one shard from the newest generation, with mean 1 over the pool."""
 
 from __future__ import annotations
 

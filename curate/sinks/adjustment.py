@@ -95,7 +95,7 @@ def _cap_factor(passes: Labelled, cap: float) -> float:
         enough = np.flatnonzero(total >= count * (1 - 1e-9))
         if not len(enough):
             found = f"{cap:g} while all rows at the cap weigh {total[-1] / max(1, count):.3g} on average"
-            raise ConfigError("output.cap", found, "a cap that leaves a mean of 1", "Raise output.cap.")
+            raise ConfigError("output.cap", found, "a cap that allows a mean weight of 1", "Raise output.cap.")
         at = int(enough[0])
         low, high = float(candidates[max(0, at - 1)]), float(candidates[at])
     return high

@@ -23,9 +23,9 @@ class BalanceConfig(Section):
     column: str = Field(min_length=1)
     """Column of the pool whose values are the groups."""
     floors: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
-    """Least share, by group."""
+    """Smallest share of each group."""
     caps: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
-    """Largest share, by group."""
+    """Largest share of each group."""
 
 
 class OutputConfig(Section):
@@ -34,7 +34,7 @@ class OutputConfig(Section):
     mode: Literal["weighted", "filtered", "resampled"] = "weighted"
     """weighted: every row and its weight; filtered: the heaviest rows; resampled: rows drawn by weight."""
     keep: float | None = Field(default=None, gt=0, le=1)
-    """Filtered: the fraction of rows to keep, heaviest first."""
+    """Filtered: fraction of the rows to keep, those of largest weight."""
     tokens: int | float | None = Field(default=None, ge=1)
     """Filtered: a token budget; the heaviest rows are kept until it is used up."""
     threshold: float | None = Field(default=None, ge=0)
@@ -42,16 +42,16 @@ class OutputConfig(Section):
     rows: int | None = Field(default=None, ge=1, le=2**32)
     """Resampled: number of rows to draw."""
     cap: float | None = Field(default=None, ge=1)
-    """Weighted, resampled: no row weighs more, and what the heaviest lose the others share."""
+    """Weighted, resampled: largest weight of a row; what is cut off is shared among the other rows."""
     balance: BalanceConfig | None = None
-    """Floors and caps on the shares of groups: of the weight, after the cap; filtered: of the rows or tokens that are kept."""
+    """Floors and caps on the shares of groups: shares of the weight (after the cap), or, filtered, of the rows or tokens kept."""
     hard: bool = False
     """Filtered: write weight 1 for every kept row instead of the renormalised weight."""
     weight_column: str = Field(default="weight", min_length=1)
     """Name of the column that holds the weight."""
     token_weight_column: str = Field(default="token_weight", min_length=1)
-    """Name of the column that holds a row's token weights, where the method weighs tokens: a number for each token as the proxy's
-    tokenizer cuts it, 0 where no loss is taken."""
+    """Name of the column that holds a row's token weights, where the method weighs tokens: a number for each token of the
+    proxy's tokenizer, 0 where no loss is computed."""
 
     @model_validator(mode="after")
     def _settings_fit_the_mode(self) -> Self:
@@ -61,7 +61,9 @@ class OutputConfig(Section):
             if name not in allowed[self.mode]:
                 raise ValueError(f"{name} has no meaning with mode: {self.mode}; remove it")
         if self.balance is not None and self.threshold is not None:
-            raise ValueError("balance bounds shares of what is kept, and a threshold keeps what it keeps: use keep")
+            raise ValueError(
+                "balance cannot be met with a threshold, which fixes the rows that are kept: use keep or tokens"
+            )
         if self.mode == "filtered" and len([name for name in given if name in RULES]) != 1:
             raise ValueError("mode: filtered needs exactly one of keep, tokens, threshold")
         if self.token_weight_column == self.weight_column:

@@ -58,7 +58,10 @@ def factors(totals: dict[str, float], balance: BalanceConfig) -> dict[str, Any]:
         )
         fix = "Lower a floor or raise a cap; a group without weight cannot be raised."
         raise ConfigError(
-            "output.balance", f"bounds that no shares meet (now: {shown})", "floors and caps with room", fix
+            "output.balance",
+            f"bounds that no shares can meet (now: {shown})",
+            "floors and caps that shares can meet",
+            fix,
         ) from error
     return {"groups": dict(zip(named, found, strict=True)), "others": others}
 
@@ -110,7 +113,7 @@ def check(kept: dict[str, float], balance: BalanceConfig, longest: float) -> Non
             raise ConfigError(
                 f"output.balance: {name}",
                 f"a share of {kept[name] / total:.3g}, as rows of equal weight cannot be told apart",
-                "rows that differ in weight where they are cut",
+                "rows of different weight at the cut",
                 "Use a method that ranks rows, or `method: {name: random}` to choose by chance.",
             )
 
@@ -137,14 +140,14 @@ def _factor(
         f"Lower its floor, raise the caps of other groups, or keep less (output.{'keep' if config.keep else 'tokens'})."
     )
     if limit > room + ROW:
-        found = f"{room:,.0f} {'rows' if config.keep else 'tokens'} of {group}, of which {limit:,.0f} should be kept"
-        raise ConfigError("output.balance", found, "as many as its share", fix)
+        found = f"{room:,.0f} {'rows' if config.keep else 'tokens'} of {group}"
+        raise ConfigError("output.balance", found, f"at least {limit:,.0f}, which is its share", fix)
     own = config.model_copy(update={"keep": limit / room} if config.keep is not None else {"tokens": round(limit)})
     bits, _ = cut(lambda: _of_group(passes, balance, name), own)
     weight = float(bits.view(np.float32))
     if weight == 0:
-        found = f"rows of {group} that weigh 0 among the {limit:,.0f} that should be kept"
-        raise ConfigError("output.balance", found, "rows with a weight", fix)
+        found = f"rows of weight 0 among the {limit:,.0f} of {group} to keep"
+        raise ConfigError("output.balance", found, "rows of positive weight", fix)
     return level / weight
 
 

@@ -229,7 +229,7 @@ def _heaviest(shards: Iterable[ShardWeights]) -> float:
                 f"weights of shard {index}, row {wrong[0]}",
                 str(shard.weights[wrong[0]]),
                 "a finite weight >= 0",
-                "Report the method and its settings: it must not give such a weight.",
+                "Report the method and its settings: this is a bug in the method.",
             )
         heaviest = max(heaviest, float(np.nan_to_num(shard.weights, nan=0.0).max(initial=0.0)))
     if heaviest == 0.0:

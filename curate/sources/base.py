@@ -1,4 +1,4 @@
-"""The door of this room: list and hash a source once, cut it into shards, read a shard.
+"""Entry point of this package: list and hash a source once, cut it into shards, read a shard.
 
 From `scan` on a row is (source, shard, row); no other code invents identities.
 """
@@ -88,7 +88,7 @@ def shards(source: Source, *, shard_rows: int) -> list[Shard]:
         starts = range(0, max(file.rows, 1), shard_rows)
         if file.format == "jsonl" and len(file.offsets) != len(starts) * bool(file.rows):
             fix = "Scan the source again."
-            raise ConfigError("pool.shard_rows", str(shard_rows), "the value the source was scanned with", fix)
+            raise ConfigError("pool.shard_rows", str(shard_rows), "the value that the source was scanned with", fix)
         for start, offset in zip(starts, file.offsets or (0,) * len(starts), strict=True):
             rows = min(shard_rows, file.rows - start)
             cut.append(Shard(len(cut), source.fingerprint, file, start, rows, offset))

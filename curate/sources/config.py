@@ -37,23 +37,24 @@ class SourceConfig(Section):
     path: str
     """A file, directory, glob, `save_to_disk` directory, Hub dataset id (`org/name`), or URL (`s3://…`, `hf://datasets/…`)."""
     text: str | None = None
-    """Column of plain text; the default, `text`, if no other kind of column is named."""
+    """Column of plain text; `text` by default, if no other kind of column is named."""
     prompt: str | None = None
-    """Column of prompts, which take no loss; needs `completion`."""
+    """Column of prompts; no loss is computed on them; needs `completion`."""
     completion: str | None = None
-    """Column of completions, which take the loss; needs `prompt`."""
+    """Column of completions; the loss is computed on them; needs `prompt`."""
     messages: str | None = None
-    """Column of chat messages (a list of `role` and `content`); the assistant's tokens take the loss."""
+    """Column of chat messages (a list of `role` and `content`); the loss is computed on the assistant's tokens."""
     split: str | None = None
-    """Split of a Hub dataset or of a directory, found in file names; a Hub dataset's default is `train`."""
+    """Split of a Hub dataset or directory, recognised by file names; a Hub dataset's default is `train`."""
     revision: str | None = None
     """Branch, tag or commit of a Hub dataset; resolved once to a commit, which the run records."""
     format: FormatName = AUTO
-    """File format; `auto` goes by the file name, then by the first bytes. A format of an installed package must be named."""
+    """File format; `auto` recognises it by the file name, then by the first bytes. A format that an installed package adds must
+    be named."""
     allow_schemes: list[str] = Field(default_factory=list)
-    """URL schemes allowed besides local, file, hf, s3, gs, gcs, az, abfs and memory: https, say."""
+    """URL schemes allowed besides local, file, hf, s3, gs, gcs, az, abfs and memory, such as https."""
     max_chars: int = Field(default=100_000, ge=1)
-    """Characters of a row that features may read; the row itself is kept whole."""
+    """Characters of a row that features may read; the row itself is written in full."""
 
     @model_validator(mode="before")
     @classmethod
@@ -83,17 +84,17 @@ class PoolConfig(SourceConfig):
     section: ClassVar[str] = "pool"
 
     shard_rows: int = Field(default=1000, ge=1)
-    """Rows of a shard, the unit of work, retry and commit."""
+    """Rows in a shard, the unit that is processed, retried and committed."""
     on_bad_row: Literal["error", "drop"] = "error"
-    """A row without usable text stops the run (`error`) or is set apart with its reason (`drop`)."""
+    """A row without usable text stops the run (`error`) or is set aside with the reason (`drop`)."""
 
 
 class TargetConfig(SourceConfig):
-    """The small trusted set that says what "good" means."""
+    """The small trusted set that defines good data."""
 
     section: ClassVar[str] = "target"
 
     name: str = "target"
-    """What reports and columns call this target."""
+    """Name of this target in reports and columns."""
     max_rows: int | None = Field(default=None, ge=1)
     """Read only the first rows of the target."""

@@ -69,7 +69,12 @@ def check_scheme(config: SourceConfig) -> str | None:
     if "::" in config.path:
         raise ConfigError(where, "a chained URL (::)", "one plain URL", "Unpack the files first.")
     if re.search(r"://[^/@]*:[^/@]*@", config.path):
-        raise ConfigError(where, "a URL with a password", "no secret in a file", "Use the environment of its driver.")
+        raise ConfigError(
+            where,
+            "a URL with a password",
+            "a URL without secrets",
+            "Pass it through the environment variables of the URL's driver.",
+        )
     if scheme not in allowed:
         fix = f"If it is meant, set {config.section}.allow_schemes: [{scheme}]."
         raise ConfigError(where, f"a URL of scheme {shown(scheme)}", f"one of {', '.join(sorted(allowed))}", fix)
@@ -146,7 +151,7 @@ def explained(path: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        fix = "Put the file back; a run's list of input files is fixed."
+        fix = "Put the file back; the list of input files of a run is fixed."
         raise DataError(display(path), "no such file", "an input file", fix) from error
     except (OSError, MemoryError, pa.ArrowException, UnicodeDecodeError, OverflowError) as error:
         fix = "Restore or write the file again; name its format if curate guessed it wrong."

@@ -81,7 +81,10 @@ def _safe(repository: str, names: list[str]) -> list[str]:
         parts = PurePosixPath(name).parts
         if ".." in parts or name.startswith("/") or re.search(r"[\\\x00-\x1f]|^[A-Za-z]:", name) or len(name) > 1000:
             raise DataError(
-                repository, f"the file name {shown(name)}", "a name inside the repository", "Do not use it."
+                repository,
+                f"the file name {shown(name)}",
+                "a name inside the repository",
+                "Do not use this repository.",
             )
     return names
 
@@ -100,7 +103,7 @@ def _chosen(config: SourceConfig, repository: str, names: list[str], pattern: st
     directories = sorted({str(PurePosixPath(name).parent) for name in kept})
     if not kept:
         raise ConfigError(
-            _where(config), f"no data file in {repository}", "Parquet, Arrow or JSON Lines", "Name a glob."
+            _where(config), f"no data file in {repository}", "Parquet, Arrow or JSON Lines", "Name the files by a glob."
         )
     if pattern is None and len(directories) > 1:
         found = f"several subsets: {', '.join(map(shown, directories[:10]))}"

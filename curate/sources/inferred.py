@@ -61,7 +61,7 @@ def column(where: str, field: pa.Field, rows: list[dict[str, Any]], *, first: in
     except UNFIT as error:
         line = next((n for n, value in enumerate(values, start=first) if not _fits(value, field.type)), first)
         place = f"{where}, line {line}, field {shown(field.name)}"
-        raise DataError(place, f"a misfit ({_reason(error)})", _name(field.type), FIX) from error
+        raise DataError(place, f"a value of another type ({_reason(error)})", _name(field.type), FIX) from error
 
 
 def _fits(value: Any, kind: pa.DataType) -> bool:

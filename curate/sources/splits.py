@@ -50,5 +50,5 @@ def meant(name: str, known: list[str]) -> str:
 
 
 def _ask(split: str | None, found: list[str], section: str) -> None:
-    expected = "one of the splits " + (", ".join(map(shown, found)) or "(file names tell of none)")
+    expected = "one of the splits " + (", ".join(map(shown, found)) or "(no file name has a split)")
     raise ConfigError(f"{section}.split", shown(split) if split else "none", expected, meant(split or "", found))

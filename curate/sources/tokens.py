@@ -1,4 +1,4 @@
-"""Rows to tokens: plain text, prompt and completion, or chat; and which tokens take the loss."""
+"""Rows to tokens: plain text, prompt and completion, or chat; and on which tokens the loss is computed."""
 
 from __future__ import annotations
 
@@ -143,7 +143,12 @@ def _without_nulls(turn: dict[str, Any]) -> dict[str, Any]:
 def _fast(tokenizer: PreTrainedTokenizerBase) -> bool:
     if not tokenizer.is_fast:
         fix = "Choose a model with a tokenizer.json."
-        raise ModelError(_name(tokenizer), "a slow tokenizer", "one that knows where its tokens lie in the text", fix)
+        raise ModelError(
+            _name(tokenizer),
+            "a slow tokenizer",
+            "a fast tokenizer, which gives the positions of tokens in the text",
+            fix,
+        )
     return True
 
 

@@ -1,4 +1,4 @@
-"""featurize: what every sample of a shard does to the proxy, as numbers."""
+"""featurize: compute and store the features of the samples of one shard."""
 
 from __future__ import annotations
 

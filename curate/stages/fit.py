@@ -1,4 +1,4 @@
-"""fit: learn the method's state, from the features of the whole pool or by a training of the proxy."""
+"""fit: learn the method's state, from the features of the whole pool or while the proxy trains."""
 
 from __future__ import annotations
 

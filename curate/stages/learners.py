@@ -30,7 +30,9 @@ def by_models(job: Job) -> Paired | Modelled:
     """The method of the pipeline, where the models that it trained weigh the rows. Raises ConfigError."""
     loop = job.pipeline.loop
     if loop is None or not loop.predictions:
-        raise ConfigError("method", job.pipeline.method.name, "a method that weighs by its models", "Use blade.")
+        raise ConfigError(
+            "method", job.pipeline.method.name, "a method that weighs by its models, such as blade", "Use blade."
+        )
     from curate.training.modelled import Modelled
     from curate.training.paired import Paired
 

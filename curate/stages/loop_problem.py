@@ -105,7 +105,7 @@ class StoredLoop:
         digest, payload = data[:DIGEST], data[DIGEST:]
         if not data or digest != self._digest(payload):
             return None
-        self._job.events.write("note", stage=self._stage, text="going on with the training where it was interrupted")
+        self._job.events.write("note", stage=self._stage, text="continuing the training from where it was interrupted")
         return tensor_file.tensors(payload)
 
     def keep(self, state: Callable[[], Tensors]) -> None:

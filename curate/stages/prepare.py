@@ -1,4 +1,4 @@
-"""prepare: look at every row of a shard once, before anything expensive is done to any of them."""
+"""prepare: check every row of a shard once, before anything expensive starts."""
 
 from __future__ import annotations
 

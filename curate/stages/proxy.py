@@ -1,4 +1,4 @@
-"""proxy: make the model whose losses and gradients are read: loaded, with adapters or a warm-up if asked for."""
+"""proxy: load the model whose losses and gradients are used, and add adapters or a warm-up if the file has them."""
 
 from __future__ import annotations
 

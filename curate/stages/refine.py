@@ -66,8 +66,10 @@ class RefinedLoop(StoredLoop):
         fingerprint = self._job.record.stages["fit"]
         if not commits.is_done(self._job.paths, STAGE, due, fingerprint):
             if due < turn:
-                fix = "Remove state/loop.safetensors: the training begins anew, and writes them again."
-                raise IntegrityError(f"responses of pass {due}", "no commit", "those the training went on from", fix)
+                fix = "Remove state/loop.safetensors: the training then starts again and generates them."
+                raise IntegrityError(
+                    f"responses of pass {due}", "no commit", "the responses that the training continued from", fix
+                )
             table = self._written(due, step, logits())
             part = tables.write_arrow(self._job.paths.refined(due), table)
             record = commits.Commit(STAGE, due, fingerprint, len(table), len(table), 0)
@@ -107,7 +109,7 @@ class RefinedLoop(StoredLoop):
         }
         silent = sum(map(len, self._answers.values())) - sum(map(len, found.values()))
         if silent:
-            self.note(f"{silent} generated responses are empty and left out")
+            self.note(f"{silent} generated responses are empty and are left out")
         return {row: answers for row, answers in found.items() if answers}
 
     def _written(self, turn: int, step: int, logits: Tensor) -> pa.Table:
@@ -115,7 +117,7 @@ class RefinedLoop(StoredLoop):
         usable = np.concatenate([self._usable(start) for start in range(0, self.length, ROUND)])
         rows = masked(usable, logits, self._settings, seed=self._job.pipeline.seed)
         count = len(rows) * self._settings.responses
-        self._job.events.write("note", stage="fit", text=f"writing {count} responses to {len(rows)} questions")
+        self._job.events.write("note", stage="fit", text=f"generating {count} responses to {len(rows)} prompts")
         prompts = dict(zip(rows.tolist(), map(_prompt, self._tokens(rows)), strict=True))
         responses, decode = self._responses(prompts, turn), self.language_model.tokenizer.decode
         lines = [

@@ -1,4 +1,4 @@
-"""render: rows and weights of one shard to rows of the dataset and rows set apart."""
+"""render: write the rows of one shard with their weights to the dataset, or with a reason to the dropped rows."""
 
 from __future__ import annotations
 

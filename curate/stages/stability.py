@@ -82,8 +82,8 @@ def measure(job: Job, problem: StoredProblem) -> dict[str, float] | None:
 def describe(found: dict[str, float]) -> str:
     """One line for the log and the report."""
     return (
-        f"seed stability: under a second projection seed, {found['rows']:.0f} rows keep their order with a rank correlation "
-        f"of {found['rank']:.2f}, and {found['kept']:.0%} of the heaviest quarter stay there"
+        f"seed stability: with a second projection seed, the weights of {found['rows']:.0f} rows have a rank correlation of "
+        f"{found['rank']:.2f}, and {found['kept']:.0%} of the top quarter stay in it"
     )
 
 

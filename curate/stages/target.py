@@ -1,4 +1,4 @@
-"""target: features of the samples of one target, gradients plain."""
+"""target: compute the features of one target's samples (gradients without Adam's directions)."""
 
 from __future__ import annotations
 

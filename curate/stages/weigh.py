@@ -1,4 +1,4 @@
-"""weigh: the weights of one shard, from its features and the state that `fit` learned."""
+"""weigh: compute the weights of one shard, from its features and the state that `fit` learned."""
 
 from __future__ import annotations
 

@@ -55,17 +55,15 @@ def stored(job: Job, language_model: LanguageModel) -> Tensors | None:
         return None
     path = Path(given["path"])
     if not path.is_file() or sha256_file(path) != given["sha256"]:
-        raise ModelError(
-            str(path), "gone, or other bytes than when this run began", "the weighting model", "Restore it."
-        )
+        raise ModelError(str(path), "missing, or changed since this run began", "the weighting model", "Restore it.")
     tensors, words = tensor_file.decode(path.read_bytes(), str(path))
     if words.get("kind") != KIND:
         fix = "Name state/twin/weigher.safetensors of a run with method dwm."
         raise ModelError(str(path), words.get("kind", "no kind"), KIND, fix)
     _refuse_partial(tensors, path)
     if len(tensors["vocabulary/surprise"]) and words.get("tokens") != _tokens(language_model):
-        fix = "Carry it to a model with the same tokenizer, or learn one with method.loop.embedding: none."
-        raise ModelError(str(path), "vectors of another tokenizer's tokens", "those of model.tokenizer", fix)
+        fix = "Use it with a model of the same tokenizer, or learn one with method.loop.embedding: none."
+        raise ModelError(str(path), "embeddings of another tokenizer's tokens", "those of model.tokenizer", fix)
     return tensors
 
 
@@ -91,9 +89,9 @@ def _refuse_partial(tensors: Tensors, path: Path) -> None:
             restored(of_stage(tensors, stage))
         known_from(below(tensors, "vocabulary/"))
     except (KeyError, RuntimeError, ValueError) as error:
-        fix = "Name the whole file that a run with method dwm wrote."
+        fix = "Name the complete file that a run with method dwm wrote."
         raise ModelError(
-            str(path), f"not a whole weighting model ({str(error)[:120]})", "all its tensors", fix
+            str(path), f"an incomplete weighting model ({str(error)[:120]})", "all its tensors", fix
         ) from error
 
 

@@ -48,14 +48,14 @@ class Checked:
         verdict, (least, most) = self.verdict, self.verdict.moved
         between = f"{least:.4f}" if most - least < 5e-5 else f"{least:.4f} to {most:.4f}"
         said = {
-            "honoured": "the gradient moved as the weights did",
-            "ignored": "the gradient did not move: the trainer does not see the weights",
-            "distorted": "the gradient moved, but not as the weights say",
+            "honoured": "the gradient changed in proportion to the weights",
+            "ignored": "the gradient did not change: the trainer does not see the weights",
+            "distorted": "the gradient changed, but not in proportion to the weights",
         }
         return [
             f"{self.name}: weights {verdict.kind}, {self.trainer}",
             said[verdict.kind],
-            f"{between} of the right amount; {100 * verdict.astray:.2f} % of the move went astray",
+            f"{between} of the expected change; {100 * verdict.astray:.2f} % in other directions",
         ]
 
 

@@ -112,7 +112,7 @@ def gradient(model: Any, rows: Sequence[Labelled], factors: Mapping[int, float],
 
 
 def tokens_with_loss(rows: Sequence[Labelled]) -> int:
-    """How many tokens take a loss: those with a label, but for a row's first."""
+    """Number of tokens on which the loss is computed: those with a label, except a row's first."""
     return sum(label != IGNORED for row in rows for label in row.labels[1:])
 
 

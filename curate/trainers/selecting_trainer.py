@@ -22,11 +22,11 @@ from curate.trainers.selector import METHOD, Selector
 
 
 class SelectingTrainer:
-    """A mixin for trainers with `compute_loss`; a batch of the training data loader is a batch of candidates.
+    """Mixin for trainers with `compute_loss`: samples are selected from each batch of the training data loader.
 
-    Gradient accumulation chooses from every batch by itself, and so does every process under DDP. The loss that is logged is
-    that of what was chosen. Evaluation is the trainer's own. Under automatic mixed precision the batch runs in the parameters'
-    own type.
+    With gradient accumulation and under DDP, samples are selected from each batch separately. The logged loss is that of the
+    selected samples. Evaluation is the trainer's own. Under automatic mixed precision the batch runs in the type of the
+    parameters.
     """
 
     _selector: Selector | None = None
@@ -35,13 +35,13 @@ class SelectingTrainer:
     def select(
         self, targets: Any, *, method: Mapping[str, Any] = METHOD, batch_size: int | None = None, pack: bool = False
     ) -> None:
-        """Choose from every batch for a target.
+        """Select from each batch for a target.
 
         Args:
-            targets: the target as a dataset with the columns of the training data, tokenised like it.
+            targets: the target, a dataset with the same columns and tokenisation as the training data.
             method: a `method` section as in a pipeline file.
-            batch_size: rows of the target that its gradient is read from each time; by default the trainer's batch size.
-            pack: run rows without padding, where the model can.
+            batch_size: rows of the target that its gradient is computed from each time (default: the trainer's batch size).
+            pack: run rows without padding, where the model supports it.
         """
         size = batch_size or self.args.train_batch_size  # pyright: ignore[reportAttributeAccessIssue]
         collate = self.data_collator  # pyright: ignore[reportAttributeAccessIssue]

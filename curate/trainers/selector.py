@@ -35,20 +35,20 @@ METHOD: dict[str, Any] = {"name": "filter_then_weight", "loop": {"read": 0.5, "r
 
 
 class Selector:
-    """A method that chooses, around a model that somebody else trains.
+    """A method that selects samples in each step of your own training loop.
 
     Args:
         model: the causal language model, wrapped or not.
-        optimizer: what trains it; its state gives the metric.
-        targets: batches of the target, again and again from the first: mappings like those of `loss`.
-        method: a `method` section as in a pipeline file, such as `{"name": "greats", "loop": {"keep": 0.25}}`; what is left out
-            is as in a pipeline.
-        rows: of the training data, if batches say in `row` which they have: then `weights` are learned of all.
-        pack: run rows without padding, where the model can.
+        optimizer: the optimizer of the training; its state gives the metric.
+        targets: batches of the target, as for `loss`; repeated from the first when they run out.
+        method: a `method` section as in a pipeline file, such as `{"name": "greats", "loop": {"keep": 0.25}}`; other keys have
+            the defaults of a pipeline file.
+        rows: number of rows of the training data, if batches have their numbers in `row`: `weights` then covers all of them.
+        pack: run rows without padding, where the model supports it.
 
     Raises:
-        ConfigError: the method is none that chooses inside the step, or its settings are wrong.
-        ModelError: gradients of single samples cannot be read from the model.
+        ConfigError: the method does not select inside the step, or its settings are wrong.
+        ModelError: the model does not give per-sample gradients.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class Selector:
         self._weigher.begin(learner, _again(targets), iter(()))
 
     def loss(self, batch: Mapping[str, Any]) -> Tensor:
-        """What the step minimises: the weighted mean loss of the samples that were chosen, a scalar to backpropagate once.
+        """The loss of the step: weighted mean over the selected samples, a scalar to backpropagate once.
 
         Args:
-            batch: `input_ids` and `labels` [b, t], right-padded; `attention_mask`, by default 1 everywhere; `row` [b], optional.
+            batch: `input_ids` and `labels` [b, t], right-padded; `attention_mask`, 1 everywhere by default; `row` [b], optional.
 
         Raises:
-            DataError: no such batch.
+            DataError: a batch of another form.
             ModelError: see the class.
         """
         self._weigher.update()
@@ -92,7 +92,7 @@ class Selector:
 
     @property
     def chosen(self) -> Tensor | None:
-        """Weights of the last batch [b] on the CPU, 0 of what was not chosen; None while nothing is chosen yet."""
+        """Weights of the last batch [b] on the CPU, 0 for samples not selected; None before selection starts."""
         return self._weigher.coefficients
 
     @property

@@ -120,14 +120,14 @@ def laid_out(factors: Sequence[Tensor], batch: Mapping[str, Tensor]) -> Tensor:
 class WeightedTrainer:
     """Mixin for transformers' Trainer and TRL's SFTTrainer: rows are weighted by a column of the training data.
 
-    Goes before the trainer among the bases. The loss is `weighted_loss`, over all micro-batches and processes of a step. Padded
-    and padding-free batches work, packed ones do not: packing drops every column. Evaluation is not weighted.
+    List it before the trainer among the base classes. The loss is `weighted_loss`, over all micro-batches and processes of a
+    step. Padded and padding-free batches work, packed ones do not: packing drops every column. Evaluation is not weighted.
 
-    Memory is that of transformers' own loss, which has all logits of a micro-batch; TRL's fused output layer is not used.
+    Memory is that of transformers' own loss, with all logits of a micro-batch; TRL's fused output layer is not used.
 
     Attributes:
-        weight_column: of the weight of a row; set it in a subclass where yours has another name.
-        token_weight_column: of the weights of its tokens, one for each of `input_ids`; taken instead where it is there.
+        weight_column: column of a row's weight; set it in a subclass if yours has another name.
+        token_weight_column: column of its token weights, one for each of `input_ids`; used instead if present.
 
     Raises:
         ConfigError: packing, a loss of another kind, several GPUs in one process, or batches without weights.

@@ -152,7 +152,7 @@ class Looped:
         raw = float(effective_share(softmax_weights(logits)))
         weights = softmax_weights(logits if self._share is None else tempered(logits, self._share))
         final = float(effective_share(weights))
-        problem.note(f"effective share {final:.4f} of {len(logits)} samples; as learned, before tempering, {raw:.4f}")
+        problem.note(f"effective share {final:.4f} of {len(logits)} samples ({raw:.4f} before tempering)")
         return weights
 
 

@@ -58,7 +58,7 @@ class Modelled:
         state |= self._method.calibrate(logits)
         state |= {f"preferences/{name}": value for name, value in weigher.preferences.arrays().items()}
         share, scale = self._method.shares(state, logits), float(state["calibration"][0])
-        problem.note(f"effective share {share:.4f} of {len(logits)} rows, their logits times {scale:.3f}")
+        problem.note(f"effective share {share:.4f} of {len(logits)} rows (logits scaled by {scale:.3f})")
         return state, measured.losses.cpu()
 
     def weigh(self, state: State, network: WeightingModel, rows: Readings) -> PairWeights:

@@ -13,24 +13,25 @@ from curate.types import Section
 
 
 class RefineConfig(Section):
-    """Self-refining generation: some of the pool's responses are masked, and the model that trains writes others."""
+    """Self-refining generation: some of the pool's responses are masked, and the proxy in training writes new ones."""
 
     share: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Share of the questions whose responses are masked."""
+    """Share of the prompts whose responses are masked."""
     mask: Literal["fixed", "dynamic"] = "dynamic"
-    """fixed: a random share of the questions, always the same; dynamic: each time those whose weight is least."""
+    """fixed: a random share of the prompts, always the same; dynamic: those of least weight at each generation."""
     responses: Annotated[int, Field(ge=1)] = 1
-    """Responses that are generated to each of them."""
+    """Number of responses generated for each of these prompts."""
     every: Annotated[int, Field(ge=1)] = 1
-    """Passes over the pool between two generations; dynamic masks begin after the first, when there is something to go by."""
+    """Passes over the pool between two generations of responses; dynamic masks start after the first pass, when there are
+    weights."""
     new_tokens: Annotated[int, Field(ge=1)] = 64
     """Largest number of tokens of a response."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Of the sampling."""
+    """Sampling temperature."""
     clip: Annotated[float, Field(gt=0)] = 10.0
-    """Largest ratio that a token of a response may count, now against when it was written."""
+    """Largest importance ratio of a generated token: its probability now over that when it was generated."""
     batch: Annotated[int, Field(ge=1)] = 32
-    """Responses that are generated together."""
+    """Number of responses generated in one batch."""
 
     def questions(self, rows: int) -> int:
         """How many questions are masked in a pool of so many rows."""

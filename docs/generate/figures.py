@@ -139,7 +139,11 @@ def refined() -> str:
 def trainers() -> str:
     """What `curate check-trainer` found of the pinned trainers."""
     result = json.loads((RESULTS / "trainers.json").read_text())
-    lines = [f"{result['date']}:", "", "| `check-trainer` | version | weights | of the right amount | astray |"]
+    lines = [
+        f"{result['date']}:",
+        "",
+        "| `check-trainer` | version | weights | of the expected change | in other directions |",
+    ]
     lines.append("|---|---|---|---:|---:|")
     for each in result["checks"]:
         lines.append(

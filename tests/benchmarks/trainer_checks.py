@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.trainers.test_trainers import VERDICTS, python
 
 RESULT = Path(__file__).parent / "results" / "trainers.json"
-LINE = re.compile(r"(\S+(?: to \S+)?) of the right amount; (\S+) % of the move went astray")
+LINE = re.compile(r"(\S+(?: to \S+)?) of the expected change; (\S+) % in other directions")
 
 
 def checked(name: str) -> dict[str, str]:

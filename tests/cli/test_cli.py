@@ -68,7 +68,7 @@ def test_check_trainer_says_what_it_found_by_its_exit_code(curate):
     assert (plain.code, weighted.code) == (4, 0)
     assert "transformers: weights ignored, transformers 5." in plain.out
     assert "transformers-weighted: weights honoured" in weighted.out
-    assert "1.0000 of the right amount; 0.00 % of the move went astray" in weighted.out
+    assert "1.0000 of the expected change; 0.00 % in other directions" in weighted.out
     assert curate("check-trainer", "nothing").code == 2
 
 

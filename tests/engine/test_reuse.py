@@ -225,9 +225,7 @@ def test_a_warmed_up_proxy_is_kept_for_a_grown_pool(home, scratch):
     found = weigh(old, home / "new", notes, pool=grow(home))
     assert happened(found, "commit", "proxy") == []
     assert happened(found, "commit") == [0, 1]
-    assert [
-        line for line in notes.lines if line.startswith(f"the proxy is the one of {old}, warmed up on the pool there")
-    ]
+    assert [line for line in notes.lines if line.startswith(f"uses the proxy of {old}, warmed up on the pool there")]
     for part in commits.require(RunPaths(old), "proxy").parts:
         assert (found / part.path).read_bytes() == (old / part.path).read_bytes()
     fresh = scratch(model={"name": str(old / "state" / "proxy")})
@@ -280,7 +278,7 @@ def test_a_lost_proxy_of_another_run_is_not_trained_anew_but_linked_again(home):
     before = tiny_world.promised(found)
     job, reuse = rerun.derive(home / "warm", pool=grow(home))
     (found / "state" / "proxy" / "model.safetensors").unlink()
-    with pytest.raises(IntegrityError, match="no whole copy of the proxy"):
+    with pytest.raises(IntegrityError, match="no complete copy of the proxy"):
         flow.run(job, found)
     assert flow.run(job, found, reuse=reuse) == found
     assert tiny_world.promised(found) == before
@@ -290,7 +288,7 @@ def test_a_damaged_proxy_is_not_kept(home):
     write(home / "pool" / "a.parquet", 200)
     flip(home / "warm" / "state" / "proxy" / "model.safetensors")
     notes = Notes()
-    with pytest.raises(IntegrityError, match="no whole copy of the proxy"):
+    with pytest.raises(IntegrityError, match="no complete copy of the proxy"):
         weigh(home / "warm", home / "new", notes, pool=grow(home))
     assert notes.about("model.safetensors: sha256 is")
 
@@ -366,7 +364,7 @@ def test_a_record_that_names_a_path_outside_its_run_is_not_followed(home):
     notes = Notes()
     found = weigh(home / "plain", home / "new", notes, method="less")
     assert happened(found, "commit") == [1]
-    assert notes.about("no path in a run directory")
+    assert notes.about("not a path inside a run directory")
     assert (home / "part-00001.arrow").exists()
 
 
@@ -493,7 +491,7 @@ def test_what_ran_in_another_environment_is_stated(home):
     (home / "plain" / "run.json").write_text(json.dumps(record))
     notes = Notes()
     found = weigh(home / "plain", home / "new", notes, method="less")
-    assert notes.about("byte identity is given up")
+    assert notes.about("results may differ in the last bits")
     assert tiny_world.manifest(found)["environment_changes"] == [f"pyarrow 1.0 → {now}"]
     assert runs.load(found).environment["pyarrow"] == now
     later = weigh(found, home / "later", method="influence")

@@ -222,7 +222,7 @@ def test_without_uniform_the_page_says_that_nothing_can_be_said():
 
 def test_an_oracle_that_does_not_help_is_called_out():
     assert words.warnings(problem(gains={"uniform": 0.0, "clean": -0.1}).summaries) == [
-        "Even the clean rows do no better than uniform: this problem cannot tell methods apart."
+        "Even training on the clean rows is no better than uniform: this problem cannot tell methods apart."
     ]
     assert words.warnings(problem().summaries) == []
 

@@ -250,7 +250,7 @@ def test_a_name_that_is_none_is_a_config_error(name: str, hub: Hub, put: Publish
 
 def test_without_a_token_nothing_is_asked(hub: Hub, put: Publish, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(PublishError, match="Hub token: found none; expected a token of someone who may write"):
+    with pytest.raises(PublishError, match="Hub token: found none; expected a token with write access"):
         put()
     assert hub.seen == []
 
@@ -287,7 +287,7 @@ def test_an_address_that_is_none_is_refused_and_not_repeated(
     address: str, hub: Hub, run: Path, put: Publish, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("HF_ENDPOINT", address)
-    with pytest.raises(PublishError, match="HF_ENDPOINT: found no plain address") as refused:
+    with pytest.raises(PublishError, match="HF_ENDPOINT: found not a plain address") as refused:
         put()
     assert "secret" not in str(refused.value)
 

@@ -98,7 +98,7 @@ def test_a_hub_that_goes_on_failing_is_left_with_main_untouched_and_the_next_cal
 
 def test_a_hub_that_accepts_and_does_nothing_is_found_out(hub: Hub, put: Publish):
     hub.faults = [Fault("/merge$", status=200, times=-1)]
-    with pytest.raises(PublishError, match="what it accepted is not there"):
+    with pytest.raises(PublishError, match="files that it accepted are missing"):
         put()
 
 

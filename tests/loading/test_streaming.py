@@ -361,7 +361,7 @@ def test_rows_are_not_dealt_twice_where_accelerate_deals_them(root, monkeypatch)
     monkeypatch.setenv("WORLD_SIZE", "2")
     stream = curate.stream(root)
     monkeypatch.setattr(PartialState, "_shared_state", {"num_processes": 2})
-    with pytest.raises(ConfigError, match="accelerate, which deals the rows over them itself"):
+    with pytest.raises(ConfigError, match="accelerate, which distributes the rows over them itself"):
         iter(stream)
     assert len([*curate.stream(root, rank=0, world=1, passes=1)]) == 60
 

@@ -668,7 +668,7 @@ def test_a_hostile_optimizer_file_runs_nothing(trained: Trained, tmp_path: Path)
     canary = tmp_path / "canary"
     state = trained.optimizer.state_dict() | {"extra": Payload(canary)}
     torch.save(state, tmp_path / "optimizer.pt")
-    with pytest.raises(ModelError, match=r"optimizer\.pt: found code, or an object that is no tensor: \w+\.mkdir;"):
+    with pytest.raises(ModelError, match=r"optimizer\.pt: found code, or an object that is not a tensor: \w+\.mkdir;"):
         read_moments(tmp_path, make_model())
     assert not canary.exists()
     torch.load(tmp_path / "optimizer.pt", weights_only=False)
@@ -678,7 +678,7 @@ def test_a_hostile_optimizer_file_runs_nothing(trained: Trained, tmp_path: Path)
 def test_hostile_metadata_run_nothing(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     (tmp_path / ".metadata").write_bytes(pickle.dumps(Payload(canary)))
-    with pytest.raises(ModelError, match=r"\.metadata: found code, or an object that is no tensor: \w+\.mkdir;"):
+    with pytest.raises(ModelError, match=r"\.metadata: found code, or an object that is not a tensor: \w+\.mkdir;"):
         read_moments(tmp_path, make_model())
     assert not canary.exists()
     with pytest.raises(AttributeError):
@@ -694,7 +694,7 @@ def test_a_hostile_piece_of_a_sharded_checkpoint_runs_nothing(tmp_path: Path, on
     for info in metadata.storage_data.values():
         info.relative_path, info.offset, info.length = "__9_9.distcp", 0, (directory / "__9_9.distcp").stat().st_size
     (directory / ".metadata").write_bytes(pickle.dumps(metadata))
-    with pytest.raises(ModelError, match="found code, or an object that is no tensor"):
+    with pytest.raises(ModelError, match="found code, or an object that is not a tensor"):
         read_moments(tmp_path, make_model())
     assert not canary.exists()
 
@@ -703,7 +703,7 @@ def test_a_hostile_piece_of_a_sharded_checkpoint_runs_nothing(tmp_path: Path, on
 def test_metadata_may_name_records_only(name: str, tmp_path: Path) -> None:
     """Classes that do nothing bad by themselves are refused all the same."""
     (tmp_path / ".metadata").write_bytes(f"c{name}\nModule\n.".encode())
-    with pytest.raises(ModelError, match=rf"no tensor: {name}\.Module"):
+    with pytest.raises(ModelError, match=rf"not a tensor: {name}\.Module"):
         read_moments(tmp_path, make_model())
 
 

@@ -162,7 +162,7 @@ def test_bounds_that_hold_of_what_is_kept_leave_the_weights_as_they_are():
 
 def test_rows_of_no_weight_are_not_kept_to_meet_a_bound():
     balance = BalanceConfig(column="d", caps={"law": 0.5})
-    with pytest.raises(ConfigError, match="weigh 0 among"):
+    with pytest.raises(ConfigError, match="weight 0 among"):
         filtered([3.0, 2.0, 1.0, 0.5, 0.9, 0.0, 0.0, 0.0], ["law"] * 4 + ["code"] * 4, [1] * 8, balance, keep=0.75)
 
 
@@ -174,5 +174,5 @@ def test_rows_of_equal_weight_cannot_be_balanced():
 
 def test_a_group_with_too_few_rows_for_its_floor_is_named():
     balance = BalanceConfig(column="d", floors={"news": 0.9})
-    with pytest.raises(ConfigError, match="2 rows of news, of which 4 should be kept"):
+    with pytest.raises(ConfigError, match="2 rows of news; expected at least 4, which is its share"):
         filtered([3.0, 1.1, 1.0, 0.5, 0.4, 0.3, 0.9, 0.6], LABELS, [1] * 8, balance, keep=0.5)

@@ -150,7 +150,7 @@ def test_a_response_without_text_makes_no_row_and_no_error(world, tmp_path, monk
     assert 0 < len(rows) < 12
     assert all(row["completion"].strip() for row in rows)
     assert tiny_world.written(run)["weight"].to_numpy().mean() == pytest.approx(1, abs=1e-5)
-    assert "are empty and left out" in (run / "commits" / "fit" / "00000.json").read_text()
+    assert "are empty and are left out" in (run / "commits" / "fit" / "00000.json").read_text()
     assert verify(run) == []
 
 

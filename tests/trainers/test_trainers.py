@@ -58,7 +58,7 @@ def test_the_verdict_on_a_trainer_is_right(name: str) -> None:
 def test_ms_swift_weighs_all_but_the_token_that_ends_a_turn() -> None:
     """Distorted by that alone: nearly the right amount, little astray, the same in both steps."""
     ended = checked("ms-swift")
-    amount, astray = ended.stdout.splitlines()[-1].split(" of the right amount; ")
+    amount, astray = ended.stdout.splitlines()[-1].split(" of the expected change; ")
     assert 0.9 < float(amount) < 1
     assert 1 < float(astray.split(" %")[0]) < 20
 
