@@ -47,7 +47,7 @@ def lds(
     share: float = 0.5,
     observer: Observer | None = None,
 ) -> list[Score]:
-    """Train on random subsets of the pool and see whose weights foretell the losses.
+    """Train on random subsets of the pool and see whose weights predict the losses.
 
     Args:
         run_dirs: finished runs over one pool; the first one's pipeline says how to train.

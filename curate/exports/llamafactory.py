@@ -26,7 +26,7 @@ class LlamaFactory(Chat):
     """`{"messages": [{"role": ..., "content": [{"type": "text", "value": ...}], "loss_weight": 0.83}]}`."""
 
     def turn(self, turn: dict[str, Any], weight: float) -> dict[str, Any]:
-        """The turn in v1's own format; only the assistant's take a loss."""
+        """The turn in v1's own format; the loss is computed on the assistant's only."""
         content = [{"type": "text", "value": turn.get("content") or ""}]
         return {"role": turn["role"], "content": content, "loss_weight": weight * (turn["role"] == "assistant")}
 

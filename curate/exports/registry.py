@@ -57,7 +57,7 @@ EXPORTERS = Registry(
             "hf",
             "curate.exports.hf",
             "Parquet, all columns",
-            "whatever reads the column: `WeightedTrainer`, `curate.WeightedSampler`, your own loop",
+            "anything that reads the column: `WeightedTrainer`, `curate.WeightedSampler`, your own loop",
             "transformers' Trainer drops the column",
         ),
         Entry(
@@ -106,8 +106,8 @@ EXPORTERS = Registry(
             "jsonl",
             "curate.exports.jsonl",
             "JSON Lines, all columns",
-            "whatever reads the key `weight`",
-            "no trainer uses the weights by itself",
+            "anything that reads the key `weight`",
+            "no trainer uses the key by itself",
         ),
         Entry(
             "sampler",

@@ -78,7 +78,8 @@ def batch_token_losses(language_model: LanguageModel, batch: Batch) -> Tensor:
 
 
 def labelled(batch: Batch, spans: Sequence[slice]) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows and columns of `batch.labels[:, 1:]` that take a loss, and the places on the axis they are predicted from, [n] each.
+    """Rows and columns of `batch.labels[:, 1:]` on which the loss is computed, and the places on the axis they are predicted
+    from, [n] each.
 
     Prompt and padding cost nothing: only these positions meet the output layer. Found where the batch lives (the CPU), so that
     no accelerator has to be waited for.

@@ -45,7 +45,7 @@ def tokenize(
         max_tokens: where a row is cut.
 
     Returns:
-        One entry a row; None where the row is unusable or no token within `max_tokens` takes the loss.
+        One entry a row; None where the row is unusable or the loss is computed on no token within `max_tokens`.
 
     Raises:
         ModelError: the tokenizer has no chat template, or one whose assistant turns cannot be located.

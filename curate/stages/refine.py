@@ -232,7 +232,7 @@ WRITTEN = pa.schema(
 
 
 def _prompt(tokens: Tokens) -> list[int]:
-    """What stands before the first token that takes the loss."""
+    """The tokens before the first one on which the loss is computed."""
     return tokens.ids[: tokens.loss.index(True)]
 
 

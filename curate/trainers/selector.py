@@ -122,7 +122,7 @@ def as_batch(batch: Mapping[str, Any], *, rows: int = 0) -> Batch:
     """A trainer's batch, on the CPU. Raises DataError."""
     missing = [name for name in ("input_ids", "labels") if name not in batch]
     if missing:
-        fix = "Collate with labels, as for language modelling; -100 where no loss is taken."
+        fix = "Collate with labels, as for language modelling; -100 where no loss is computed."
         raise DataError("batch", f"{', '.join(sorted(batch))}", ", ".join(missing), fix)
     ids, labels = (torch.as_tensor(batch[name]).cpu() for name in ("input_ids", "labels"))
     mask = batch.get("attention_mask")
