@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate import config
+from curate.config import strict_yaml
 from curate.errors import ConfigError
 from curate.methods.registry import METHODS
 
@@ -146,7 +147,7 @@ def test_an_absent_file_is_refused_by_name(tmp_path):
 )
 def test_a_number_is_what_it_looks_like(tmp_path, written, meant):
     """PyYAML takes 1e-3 for text: YAML 1.1 wants a dot. People write 1e-3."""
-    content, _ = config.parse(f"value: {written}".encode(), "a.yaml")
+    content, _ = strict_yaml.parse(f"value: {written}".encode(), "a.yaml")
     if meant is None:
         assert content["value"] != meant
     else:
@@ -156,7 +157,7 @@ def test_a_number_is_what_it_looks_like(tmp_path, written, meant):
 
 @pytest.mark.parametrize("text", ["no", "yes", "on", "off", "NO", "12:30:00", "2024-01-01", "0o17", "0x1f", "1.2.3"])
 def test_words_dates_and_times_are_text(text):
-    content, _ = config.parse(f"value: {text}".encode(), "a.yaml")
+    content, _ = strict_yaml.parse(f"value: {text}".encode(), "a.yaml")
     assert content["value"] == text
 
 
@@ -368,7 +369,7 @@ LEAVES = st.none() | st.booleans() | st.integers() | st.text("ab:{}[]-*&! \n\t'\
 def test_whatever_the_file_says_the_answer_is_a_pipeline_or_a_config_error(content):
     text = yaml.safe_dump(content).encode()
     with contextlib.suppress(ConfigError):
-        parsed, _ = config.parse(text, "a.yaml")
+        parsed, _ = strict_yaml.parse(text, "a.yaml")
         assert isinstance(config.validate(parsed), config.Pipeline)
 
 
@@ -383,7 +384,7 @@ def test_the_schema_is_a_json_schema():
 
 @pytest.mark.parametrize("file", PIPELINES, ids=lambda file: file.stem)
 def test_the_schema_and_the_loader_accept_every_ready_made_pipeline(file):
-    content, _ = config.parse(file.read_bytes(), file.name)
+    content, _ = strict_yaml.parse(file.read_bytes(), file.name)
     jsonschema.validate(content, config.schema())
     config.load(file)
 

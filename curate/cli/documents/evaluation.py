@@ -113,7 +113,7 @@ class Score(Part):
 
 
 class Lds(Document):
-    """`curate lds`: do the weights foretell which part of the pool trains well?"""
+    """`curate lds`: do the weights predict which part of the pool trains well?"""
 
     verb: Literal["lds"] = "lds"
     """The verb that printed this."""
