@@ -16,7 +16,7 @@ from tests.docs.commands import Warm, surroundings
 from tests.docs.pages import ROOT, Block, Page, PageError
 
 PRELUDES = Path(__file__).parent / "preludes"
-SECONDS = 900
+SECONDS = 1800
 """The longest that one command may take."""
 SOME = {"target": {"path": "target.jsonl"}, "model": {"name": "model"}}
 WHOLES: tuple[dict[str, Any], ...] = (
