@@ -70,7 +70,7 @@ def _usage(error: BaseException) -> CurateError | None:
     if not hasattr(error, "format_message"):
         return None
     verb = getattr(getattr(error, "ctx", None), "command_path", "curate")
-    said = " ".join(error.format_message().split()).rstrip(".")  # pyright: ignore[reportAttributeAccessIssue]
+    said = " ".join(error.format_message().split()).rstrip(".?")  # pyright: ignore[reportAttributeAccessIssue]
     return _UsageError(f"{said}. See `{verb} --help`.")
 
 

@@ -122,8 +122,9 @@ def _show_plan(estimate: Any) -> None:
         )  # fmt: skip
     table(shown)
     workers = f"{estimate.workers} worker{'s' if estimate.workers > 1 else ''} of {estimate.speed / 1e9:.0f} GFLOP/s"
+    proxy = f"proxy of {amount(estimate.parameters)} parameters" if estimate.parameters else "no proxy"
     say(
-        f"{amount(estimate.rows)} rows in {estimate.shards} shards, proxy of {amount(estimate.parameters)} parameters, "
+        f"{amount(estimate.rows)} rows in {estimate.shards} shard{'s' if estimate.shards > 1 else ''}, {proxy}, "
         f"{workers}",
         f"about {duration(estimate.seconds)}, {size(estimate.disk)} of {size(estimate.disk_free)} free disk",
     )

@@ -33,7 +33,8 @@ def explained(error: ValidationError, content: dict[str, Any], where: Any) -> Co
         fix = f"Did you mean `{close[0]}`?" if close else "`curate methods` and `curate schema` list them."
         return ConfigError(f"{where(key)}: {dotted(key)}", repr(given), f"one of {', '.join(names)}", fix)
     message = first["msg"].removeprefix("Value error, ")
-    found = repr(first["input"]) if isinstance(first["input"], str | int | float | bool | None) else "a section"
+    plain = isinstance(first["input"], str | int | float | bool | None)
+    found = repr(first["input"]) if plain else "a section" if key else "settings that do not go together"
     return ConfigError(
         f"{where(key)}: {dotted(key) or 'pipeline'}", found, message[0].lower() + message[1:], "Correct the file."
     )

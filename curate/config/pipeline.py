@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -43,7 +44,8 @@ class Pipeline(Section):
     model: ModelConfig | None = None
     """The proxy: the model whose losses and gradients are used."""
     features: FeaturesSection = Field(default_factory=GradientsConfig)
-    """What is computed and stored for each sample."""
+    """What is computed and stored for each sample; by default the kind that the method is made for, gradients where it reads
+    several or none."""
     method: MethodConfig
     """The algorithm that learns the weights."""
     output: OutputConfig = Field(default_factory=OutputConfig)
@@ -111,6 +113,17 @@ class Pipeline(Section):
             or self.loop is not None
             or self.output.tokens is not None
         )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_features(cls, content: Any) -> Any:
+        """Without a `features` section, the kind that is the method's own (`Entry.features`)."""
+        method = content.get("method") if isinstance(content, dict) else None
+        name = method.get("name") if isinstance(method, dict) else getattr(method, "name", None)
+        entry = METHODS.get(name) if isinstance(name, str) else None
+        if entry is None or entry.problem or not entry.features or "features" in content:
+            return content
+        return {**content, "features": {"name": entry.features}}
 
     @model_validator(mode="after")
     def _whole(self) -> Pipeline:

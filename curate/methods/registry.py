@@ -64,7 +64,7 @@ class Entry(Component):
         return GuardedMethod(self, config)
 
 
-NO_MODEL = "0: no model, seconds on a CPU"
+NO_MODEL = "0: no model, seconds to minutes on a CPU"
 ONE_PASS = "1 with gradients of all blocks, for any number of targets and methods"
 FORWARD = "1/3: one forward pass"
 STEPS = "6.3, in a training of the proxy"

@@ -28,10 +28,11 @@ def entry(name: str) -> str:
 
 
 def project(group: str) -> str:
-    """The entry points of a group."""
-    text = (PACKAGE / "pyproject.toml").read_text()
-    start = text.index(f'[project.entry-points."{group}"]')
-    return _block("pyproject.toml", text[start:].split("\n\n")[0] + "\n", "toml")
+    """The file that makes it a package, with the entry points of a group alone."""
+    parts = (PACKAGE / "pyproject.toml").read_text().strip().split("\n\n")
+    points = "[project.entry-points."
+    kept = [part for part in parts if not part.startswith(points) or part.startswith(f'{points}"{group}"]')]
+    return _block("pyproject.toml", "\n\n".join(kept) + "\n", "toml")
 
 
 def battery(name: str) -> str:

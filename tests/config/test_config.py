@@ -266,7 +266,10 @@ def test_a_method_refuses_a_kind_of_feature_that_it_cannot_use(refused, name):
 def test_a_method_with_features_of_its_own_reads_these_only(loaded, refused, name):
     kind, needs_target = METHODS[name].features, METHODS[name].method().needs_target
     text = f"pool: {{path: x}}\nmodel: {{name: m}}\nmethod: {{name: {name}}}\n"
-    assert f"cannot use features.name: gradients; it reads one of {kind}" in refused(text).expected
+    other = text + "features: {name: gradients}\n"
+    assert f"cannot use features.name: gradients; it reads one of {kind}" in refused(other).expected
+    assert "settings that do not go together" in refused(other).found
+    assert loaded(text + "target: {path: t}\n").features.name == kind, "the kind that is its own, without a word"
     text += f"features: {{name: {kind}}}\n"
     assert loaded(text + "target: {path: t}\n").reads_features
     if needs_target:

@@ -10,7 +10,7 @@ NEAREST = curate.methods.Entry(
     features="ngrams",
     paper="-",
     summary="Scores by the cosine between the sample and the nearest row of the target.",
-    costs="0: no model, seconds on a CPU",
+    costs="0: no model, seconds to minutes on a CPU",
     choose="the target's rows have little to do with each other",
 )
 TSV = curate.exports.Entry(
