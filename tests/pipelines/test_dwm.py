@@ -102,7 +102,7 @@ def test_the_number_of_workers_and_the_cut_of_the_pool_change_no_weight(world: W
     job, paths = open_job(str(whole)), RunPaths(whole)
     state = tables.read_arrays(paths.state)
     one = model_weights.of_shard(job, 1, state, stage="fit", task=0, directory=paths.pair)
-    weigher = model_weights.weighers.load(job, "fit", 0, paths.pair)
+    weigher = model_weights.weighting_models.load(job, "fit", 0, paths.pair)
     rows = model_weights.batches.tokenized(job, job.read(1), job.pipeline.pool, weigher.language_model, place=str)
     for row in (0, 4, 9):
         _, read = model_weights._readings(weigher, [rows[row]], token_budget=10**6)
@@ -153,7 +153,7 @@ def test_a_weighting_model_is_known_by_its_bytes_and_not_by_its_place(world, wei
 def test_what_cannot_be_carried_is_refused(world: World, weigher: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match="no such file"):
         flow.run(settings(world, carried(tmp_path / "absent")), tmp_path / "absent run")
-    with pytest.raises(ConfigError, match="learns nothing"):
+    with pytest.raises(ConfigError, match="trains nothing"):
         settings(world, {"name": "dwm", "loop": {"passes": 0}})
     strange = tmp_path / "strange.safetensors"
     strange.write_bytes(tensor_file.encode({"a": torch.ones(1)}, {}))

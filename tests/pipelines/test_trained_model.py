@@ -109,7 +109,7 @@ def test_a_checkpoint_that_is_not_there_is_named(world, tmp_path):
 
 @pytest.mark.parametrize("other", [{"warmup": {"tokens": 600, "batch_tokens": 200}}, {"from_scratch": True}])
 def test_moments_of_weights_that_are_not_used_are_refused(world, trained, other):
-    with pytest.raises(ConfigError, match="keep one"):
+    with pytest.raises(ConfigError, match="remove one"):
         config.validate(world.settings(model={"optimizer": str(trained[0]), **other}))
 
 

@@ -94,12 +94,12 @@ def finished(told: dict[str, Any]) -> Path:
 def test_methods_are_listed_with_their_packages_and_broken_ones_with_the_reason(environment: Environment) -> None:
     called = environment.curate("methods")
     assert called.returncode == 0, called.stderr
-    lines = {line.split()[0]: line for line in called.stdout.splitlines() if line.strip()}
-    assert "curate-example 1.0" in lines["nearest"]
-    assert "nearest row of the target" in lines["nearest"]
-    assert "curate" in lines["less"]
+    blocks = {block.split()[0]: block for block in called.stdout.strip().split("\n\n")}
+    assert "from curate-example 1.0" in blocks["nearest"]
+    assert "nearest row of the target" in blocks["nearest"]
+    assert "from curate" not in blocks["less"]
     for name in UNUSABLE.keys() - {"late"}:  # a module that is there is not imported for a list
-        assert "Cannot be used" in lines[name], name
+        assert "Cannot be used" in blocks[name], name
 
 
 def test_listing_methods_imports_neither_torch_nor_the_methods(environment: Environment) -> None:

@@ -166,7 +166,7 @@ def test_a_fixed_mask_is_the_same_share_in_every_pass(world, tmp_path):
 
 @pytest.mark.parametrize(("changes", "named"), [
     ({"method": {"name": "bds"}}, r"method\.loop"),
-    ({"method": {"name": "bds", "loop": {**LOOP, "passes": 1}}}, "never write"),
+    ({"method": {"name": "bds", "loop": {**LOOP, "passes": 1}}}, "never generate"),
     ({"pool": None}, r"pool\.prompt"),
 ])  # fmt: skip
 def test_settings_under_which_nothing_could_be_written_are_refused(world, changes, named):
