@@ -20,6 +20,8 @@ WORK = "curate.stages.loaded"
 """The module with all that tasks load late. A worker imports it; the process that only hands tasks out need not load a model
 library."""
 FORKED = "forkserver" in multiprocessing.get_all_start_methods()
+UNCOUNTED = "ignore:resource_tracker"
+"""The process that removes what killed workers leave does so without counting it aloud after the run's last line."""
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -39,7 +41,8 @@ def start(preload: Sequence[str] = (WORK,)) -> None:
     """
     if FORKED:
         multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed", *preload])
-        resource_tracker.ensure_running()  # it lets signals through again, so not in the block
+        with _environment({"PYTHONWARNINGS": ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), UNCOUNTED]))}):
+            resource_tracker.ensure_running()  # it lets signals through again, so not in the block below
         with _environment(WORKER_ENVIRONMENT), deaf_to_interrupts():
             forkserver.ensure_running()
 
