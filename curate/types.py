@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+NO_LOSS = "no token to predict"
+"""Reason of a row of whose tokens that are read none takes a loss."""
+
+
 class Section(BaseModel):
     """Base of every part of a pipeline file: strict types, no unknown keys, immutable."""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
 from pydantic import Field, model_validator
 
 from curate.config.evaluation import EvaluationConfig
@@ -18,6 +20,7 @@ from curate.models.base import ModelConfig
 from curate.plugins.component import Component
 from curate.sinks.base import OutputConfig
 from curate.sources.base import PoolConfig, TargetConfig
+from curate.sources.columns import recognised
 from curate.sources.registry import AUTO, FORMATS
 from curate.training.refinement import RefineConfig
 from curate.types import Section
@@ -94,6 +97,12 @@ class Pipeline(Section):
         """Whether the method weighs tokens, and not samples alone."""
         return getattr(self.method, "token_level", False)
 
+    def reading(self, pool: pa.Schema, targets: Sequence[pa.Schema]) -> Pipeline:
+        """The pipeline with every column named that is read of a pool and targets of these schemas."""
+        sections = [recognised(section, schema) for section, schema in zip(self.targets, targets, strict=True)]
+        target = sections if isinstance(self.target, list) else next(iter(sections), None)
+        return self.model_copy(update={"pool": recognised(self.pool, pool), "target": target})
+
     def generated_shards(self, rows: int) -> int:
         """Shards of generated rows beside those of a pool of so many rows."""
         if self.refine is None:
@@ -140,6 +149,10 @@ class Pipeline(Section):
             raise ValueError(
                 f"refine makes several responses for a row; {self.method.name} selects rows that have one text"
             )
+        chunks = self.model is not None and self.model.long_rows == "chunks"
+        if chunks and (self.refine is not None or (self.loop is not None and self.loop.weigher)):
+            what = "refine" if self.refine is not None else f"method {self.method.name}"
+            raise ValueError(f"{what} reads a row at a time: use model.long_rows: ends, or a larger model.max_tokens")
         if self.token_level and (self.output.cap is not None or self.output.balance is not None):
             raise ValueError(
                 "output.cap and output.balance apply to the weights of rows, and this method weighs tokens: use unit: sample"

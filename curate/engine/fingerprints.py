@@ -25,6 +25,7 @@ def of_stages(
     model: str | None,
     encoder: str | None = None,
     weigher: str | None = None,
+    tokenizer: str | None = None,
     kept_proxy: str | None = None,
 ) -> dict[str, str]:
     """Fingerprint of every stage of a run, in order.
@@ -36,10 +37,12 @@ def of_stages(
         model: fingerprint of the model as given; None if no stage reads it.
         encoder: fingerprint of the model of `features.model`, if there is one.
         weigher: sha256 of the weighting model that the method names, if it names one.
+        tokenizer: fingerprint of the model's tokenizer.
         kept_proxy: fingerprint of another run's proxy that this run keeps instead of making its own.
     """
     settings = config.to_dict(pipeline)
-    inputs = Inputs(pipeline, settings, pool, targets, model, encoder, weigher)
+    pipeline = pipeline.reading(pool.schema, [target.schema for target in targets])
+    inputs = Inputs(pipeline, settings, pool, targets, model, encoder, weigher, tokenizer)
     named: dict[str, str] = {}
     for name, stage in stages.table(settings).items():
         if stage.applies(pipeline):

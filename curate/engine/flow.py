@@ -13,7 +13,7 @@ from curate import stages
 from curate.config import Pipeline
 from curate.engine import inputs, tasks
 from curate.engine.reuse import Links, Reuse, lost_proxy
-from curate.errors import ConfigError, ResourceError
+from curate.errors import ConfigError, DataError, ResourceError
 from curate.executors.base import Executor
 from curate.executors.local import LocalExecutor
 from curate.executors.preload import WORK
@@ -23,6 +23,7 @@ from curate.models import device
 from curate.reports.progress import Observer, Silent
 from curate.results import outcome
 from curate.runs.job import open_job
+from curate.runs.reading import Reading
 from curate.stages.stage import Extent
 from curate.storage import atomic, lock
 from curate.storage.paths import RunPaths
@@ -69,10 +70,11 @@ def run(
         Flow(paths, observer, workers or crew.get) as flow,
     ):
         flow.open(pipeline, allow_environment_change, reuse)
-        for stage in flow.stages:  # prepare, proxy, target, featurize, fit, weigh, select, render, seal
+        for stage in flow.stages:  # prepare, tokenize, proxy, target, featurize, fit, weigh, select, render, seal
             flow.map(stage)
             if stage == "fit" and pipeline.refine is not None:
-                flow.map("prepare", generated=True)
+                for made in ("prepare", "tokenize"):  # of the rows that were generated
+                    flow.map(made, generated=True)
         flow.report()
     return run_dir
 
@@ -105,6 +107,7 @@ class Flow:
     def __init__(self, paths: RunPaths, observer: Observer, workers: Workers) -> None:
         self._paths, self._observer, self._workers = paths, observer, workers
         self._links: Links | None = None
+        self._limit = 1.0
         self._events = Events(paths.events)
 
     def __enter__(self) -> Flow:
@@ -124,7 +127,7 @@ class Flow:
             self._record = inputs.begin(
                 self._paths, pipeline, self._observer, allow_environment_change=allow_environment_change, reuse=reuse
             )
-        self._table = stages.table(self._record.config)
+        self._table, self._limit = stages.table(self._record.config), pipeline.pool.max_dropped
         self._links = Links(reuse, self._paths, self._observer.note) if reuse else None
         self._events.write("begin", stages=self._record.stages, shards=self._record.shards)
 
@@ -136,9 +139,27 @@ class Flow:
     def map(self, stage: str, *, generated: bool = False) -> None:
         """Run the tasks of a stage that are not done; shards of generated rows are prepared when they exist."""
         tasks = self._table[stage].scope.total(self._record) or 0
-        if stage == "prepare" and not generated:
+        if stage in ("prepare", "tokenize") and not generated:
             tasks -= self._record.generated
         self._run(stage, range(tasks))
+        if stage in ("prepare", "tokenize") and not generated:
+            self._look_at_rows(stage)
+
+    def _look_at_rows(self, stage: str) -> None:
+        """Say how much of the rows is read, before any model is loaded. Raises DataError if too many were set aside."""
+        shards = range(self._record.shards - self._record.generated)
+        found, config = Reading.of(commits.require(self._paths, stage, index) for index in shards), self._record.config
+        if stage == "tokenize" or "tokenize" not in self._record.stages:
+            for line in found.lines(config["model"]):
+                self._observer.note(line)
+        limit = self._limit
+        if found.dropped > limit * found.rows:
+            raise DataError(
+                f"pool ({config['pool']['path']})",
+                f"{found.dropped:,} of {found.rows:,} rows that cannot be read ({found.dropped / found.rows:.1%}): {found.why}",
+                f"at most {limit:.0%} (pool.max_dropped)",
+                "Mend them; or if they are meant to be left out, set a larger pool.max_dropped and run the same command again.",
+            )
 
     def some(self, stage: str, indices: Sequence[int], *, seconds: float | None = None) -> None:
         """Run tasks of a stage that are not done; after so many seconds no further one is waited for, but one always is."""

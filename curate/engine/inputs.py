@@ -22,6 +22,7 @@ from curate.reports.progress import Observer
 from curate.sinks.base import check_balance, check_collision
 from curate.sources import base as sources
 from curate.sources.base import Source
+from curate.stages.identity import tokenizer_files
 from curate.storage.fingerprint import canonical, fingerprint, sha256_file
 from curate.storage.paths import RunPaths
 
@@ -201,6 +202,7 @@ def _over(
         model=(record.model or {}).get("fingerprint"),
         encoder=(record.encoder or {}).get("fingerprint"),
         weigher=(record.weigher or {}).get("sha256"),
+        tokenizer=tokenizer_files(record.model),
         kept_proxy=(kept_proxy or {}).get("fingerprint"),
     )
     shards = len(sources.shards(source, shard_rows=pipeline.pool.shard_rows))

@@ -20,8 +20,9 @@ from curate.models.encoder import MAX_TOKENS
 from curate.models.loading import load_tokenizer
 from curate.models.size import ModelSize, model_size
 from curate.sources import base as sources
-from curate.sources import texts, tokens
+from curate.sources import texts
 from curate.sources.base import Source
+from curate.sources.tokenizing import tokenize
 from curate.stages.estimate import Estimate
 from curate.stages.stage import Stage
 
@@ -128,8 +129,9 @@ def _tokens_per_row(pipeline: Pipeline, record: RunRecord, pool: Source) -> floa
         lengths = [len(text) / LETTERS for _, text in texts.texts(table, pipeline.pool)]
         return float(np.minimum(lengths, MAX_TOKENS).mean()) if lengths else 0.0
     tokenizer = load_tokenizer(Path((record.model or {})["tokenizer"]))
-    found = tokens.tokenize(table, pipeline.pool, tokenizer, max_tokens=pipeline.model.max_tokens)
-    return float(np.mean([0 if row is None else len(row.ids) for row in found]))
+    model = pipeline.model
+    found = tokenize(table, pipeline.pool, tokenizer, max_tokens=model.max_tokens, long_rows=model.long_rows)
+    return float(np.mean([0 if row is None else len(row.ids) for row in found.rows]))
 
 
 def _gemm_speed(threads: int) -> float:

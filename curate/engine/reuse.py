@@ -151,7 +151,8 @@ def difference(old: RunRecord, now: RunRecord) -> str:
     """What two runs differ in, of all that the features of a shard depend on."""
     if old.curate != now.curate:
         return f"the version of curate ({old.curate} there, {now.curate} here)"
-    read = ("features", "pool.text", "pool.prompt", "pool.completion", "pool.messages", "pool.max_chars")
+    read = ("features", "pool.text", "pool.prompt", "pool.completion", "pool.messages", "pool.tools")
+    read += ("pool.chat_template_kwargs", "pool.loss_on", "pool.max_chars")
     found = [key for key in runs.differing(old.config, now.config) if key.startswith(read)]
     if KINDS[now.config["features"]["name"]].needs_model:
         found += _proxy_difference(old, now, said=bool(found))

@@ -19,6 +19,9 @@ from curate.runs.job import Job
 from curate.runs.pool_rows import PoolRows
 from curate.runs.texts import row_keys, table_of
 from curate.sources.base import Source
+from curate.sources.columns import recognised
+from curate.sources.config import SourceConfig
+from curate.sources.long_rows import drawn, pieces
 from curate.types import Batch
 
 ROUND = 8192
@@ -49,7 +52,11 @@ class TrainingRows:
 
     @cached_property
     def _leaked(self) -> frozenset[bytes]:
-        return frozenset(row_keys(table_of(self.data, WHOLE), self.evaluation.data).values())
+        return frozenset(row_keys(table_of(self.data, WHOLE), self._section).values())
+
+    @cached_property
+    def _section(self) -> SourceConfig:
+        return recognised(self.evaluation.data, self.data.schema)
 
     @cached_property
     def clean(self) -> np.ndarray:
@@ -64,11 +71,11 @@ class TrainingRows:
     def held_out(self, language_model: LanguageModel) -> list[Batch]:
         """The rows to predict, in batches."""
         if self._held_out is None:
-            section = self.evaluation.data
+            section = self._section
             table = table_of(self.data, WHOLE)
             where = f"{section.section} ({section.path}), row {{}}".format
             found = batches.tokenized(self.job, table, section, language_model, place=where)
-            usable = [row for row in found if row is not None]
+            usable = pieces(found, self.job.model_config.max_tokens).tokens
             if not usable:
                 raise DataError(section.path, "no row with a token to predict", "at least one", "Name other rows.")
             generator = np.random.default_rng(0)
@@ -91,7 +98,8 @@ class TrainingRows:
         """
         for places in arms.draws(mixture, ROUND, generator):
             read = zip(places.tolist(), self.pool.tokens(mixture.rows[places], language_model), strict=True)
-            usable = [(place, row) for place, row in read if row is not None]
+            limit = self.job.model_config.max_tokens
+            usable = [(place, drawn(row, limit, generator)) for place, row in read if row is not None]
             if not usable:
                 raise DataError("an arm", "no row with a token to predict", "at least one", "Look at its rows.")
             for start in range(0, len(usable), BLOCK):

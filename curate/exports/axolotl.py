@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from curate.exports.base import Made, PartsOnly, Rows, chosen, parquet_name, text_file, turns
+from curate.exports.base import Made, PartsOnly, Rows, chats, chosen, parquet_name, text_file, turns
+from curate.exports.conversational import conversational
 from curate.exports.trl import masked, plain
 from curate.storage import tables
 from curate.storage.atomic import Part
@@ -49,8 +50,10 @@ class Axolotl(PartsOnly):
     def _repeated(self, rows: Rows) -> pa.Table:
         often = np.repeat(np.arange(len(rows.table)), self.whole.copies(rows))
         table = chosen(rows.table, self.whole.layout).take(pa.array(often))
-        if self._kind == "text" or "messages" in table.column_names:
+        if self._kind == "text":
             return table
+        if chats(table):
+            return conversational(table, self.whole)
         turn = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
         return pa.table({"messages": pa.array([turns(row) for row in table.to_pylist()], turn)})
 

@@ -17,9 +17,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from curate.conversations import normalised
 from curate.errors import ConfigError, IntegrityError
 from curate.sinks.base import OutputConfig
 from curate.sinks.selection import Selection, ShardWeights, counts, select
+from curate.sources.columns import holds_messages
 from curate.storage import atomic
 from curate.storage.atomic import Part
 
@@ -225,6 +227,20 @@ def chosen(table: pa.Table, layout: Layout) -> pa.Table:
     return table.select([*layout.fields.values()]).rename_columns([*layout.fields])
 
 
+def chats(table: pa.Table) -> list[str]:
+    """Columns of a table, under their keys, that hold conversations."""
+    named = [name for name in ("messages", "prompt", "completion") if name in table.column_names]
+    return [name for name in named if holds_messages(table.schema.field(name).type)]
+
+
+def refuse_tools(rows: Sequence[Mapping[str, Any]], trainer: str) -> None:
+    """Raise ConfigError where a row has tools or calls them: what this export would not carry."""
+    for row in rows:
+        if row.get("tools") or any(turn.get("tool_calls") for turn in turns(row)):
+            fix = "Use --to trl, axolotl, hf or jsonl."
+            raise ConfigError(f"export --to {trainer}", "conversations with tools", "conversations without", fix)
+
+
 def with_weight(table: pa.Table, weights: NDArray[np.float32], layout: Layout) -> pa.Table:
     """The table and its weights, unless repetition is the weight."""
     return table if layout.weight is None else table.append_column(WEIGHT, pa.array(weights, pa.float32()))
@@ -233,7 +249,9 @@ def with_weight(table: pa.Table, weights: NDArray[np.float32], layout: Layout) -
 def turns(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row as chat messages: text is what the assistant says unasked; keys that are null are left out."""
     if "messages" in row:
-        return [{key: value for key, value in turn.items() if value is not None} for turn in row["messages"]]
+        return normalised(row["messages"])
+    if isinstance(row.get("completion"), list):
+        return normalised([*row["prompt"], *row["completion"]])
     answer = {"role": "assistant", "content": row["text"] if "text" in row else row["completion"]}
     return [{"role": "user", "content": row["prompt"]}, answer] if "prompt" in row else [answer]
 

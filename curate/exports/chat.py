@@ -5,13 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from curate.exports.base import LINES, Made, PartsOnly, Rows, chosen, turns, write_lines
+from curate.exports.base import LINES, Made, PartsOnly, Rows, chosen, refuse_tools, turns, write_lines
+from curate.sources.values import python_table
 
 
 class Chat(PartsOnly, ABC):
     """JSON Lines of `{"messages": [...]}`."""
+
+    NAME: ClassVar[str]
+    """As `export --to` has it."""
 
     @abstractmethod
     def turn(self, turn: dict[str, Any], weight: float) -> dict[str, Any]:
@@ -26,5 +30,7 @@ class Chat(PartsOnly, ABC):
     def _rows(self, rows: Rows) -> Iterator[dict[str, Any]]:
         table, weights = chosen(rows.table, self.whole.layout), self.whole.weights(rows).tolist()
         for start in range(0, len(table), LINES):
-            for row, weight in zip(table.slice(start, LINES).to_pylist(), weights[start:], strict=False):
+            block = python_table(table.slice(start, LINES), own=True)
+            refuse_tools(block, self.NAME)
+            for row, weight in zip(block, weights[start:], strict=False):
                 yield {"messages": [self.turn(turn, weight) for turn in turns(row)]}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curate.conversations import Renderer
 from curate.errors import ConfigError, IntegrityError
 from curate.exports.base import Exporter, Layout, Made, Rows, Whole, weights_of
 from curate.exports.registry import Entry, find
@@ -21,7 +22,8 @@ from curate.models.loading import load_tokenizer
 from curate.reports.progress import Observer, Silent
 from curate.runs.job import Job, open_job
 from curate.sinks.selection import ShardWeights
-from curate.sources import tokens
+from curate.sources.tokenizing import tokenize
+from curate.sources.tokens import Tokens
 from curate.storage import atomic, lock, tables
 from curate.storage.atomic import Part
 from curate.storage.fingerprint import fingerprint
@@ -172,7 +174,7 @@ class RunTokenizer:
     """The tokenizer of a run's model, on rows of its dataset."""
 
     def __init__(self, job: Job) -> None:
-        self._config, self._max_tokens = job.pipeline.pool, job.model_config.max_tokens
+        self._config, self._model = job.pipeline.pool, job.model_config
         self._tokenizer = load_tokenizer(job.tokenizer_path if job.record.model else _found(job))
 
     @property
@@ -185,10 +187,19 @@ class RunTokenizer:
         """Number of ids."""
         return len(self._tokenizer)
 
-    def __call__(self, table: pa.Table, *, cut: bool = True) -> Sequence[tokens.Tokens | None]:
+    def given(self, turns: list[Any], tools: Any, options: Any) -> list[dict[str, Any]]:
+        """A conversation in the form that the model's chat template takes. Raises RowError."""
+        return self._renderer.given(turns, tools, options)
+
+    @cached_property
+    def _renderer(self) -> Renderer:
+        return Renderer(self._tokenizer)
+
+    def __call__(self, table: pa.Table, *, cut: bool = True) -> Sequence[Tokens | None]:
         """Tokens of rows, as the run cut them, or whole."""
         config = self._config if cut else self._config.model_copy(update={"max_chars": WHOLE_ROW})
-        return tokens.tokenize(table, config, self._tokenizer, max_tokens=self._max_tokens if cut else WHOLE_ROW)
+        limit = self._model.max_tokens if cut else WHOLE_ROW
+        return tokenize(table, config, self._tokenizer, max_tokens=limit, long_rows=self._model.long_rows).rows
 
 
 def _found(job: Job) -> Path:

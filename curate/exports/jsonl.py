@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.exports.base import LINES, Made, PartsOnly, Rows, write_lines
+from curate.sources.values import python_table
 
 
 class JsonLines(PartsOnly):
@@ -22,7 +23,7 @@ class JsonLines(PartsOnly):
 
 def _rows(rows: Rows) -> Iterator[dict[str, Any]]:
     for start in range(0, len(rows.table), LINES):
-        yield from rows.table.slice(start, LINES).to_pylist()
+        yield from python_table(rows.table.slice(start, LINES))
 
 
 EXPORTER = JsonLines

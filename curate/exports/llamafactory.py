@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from curate.conversations.normalise import texts
 from curate.exports.base import Made, text_file
 from curate.exports.chat import Chat
 from curate.storage.atomic import Part
@@ -25,9 +26,11 @@ curate:
 class LlamaFactory(Chat):
     """`{"messages": [{"role": ..., "content": [{"type": "text", "value": ...}], "loss_weight": 0.83}]}`."""
 
+    NAME = "llamafactory"
+
     def turn(self, turn: dict[str, Any], weight: float) -> dict[str, Any]:
         """The turn in v1's own format; the loss is computed on the assistant's only."""
-        content = [{"type": "text", "value": turn.get("content") or ""}]
+        content = [{"type": "text", "value": "".join(texts(turn.get("content")))}]
         return {"role": turn["role"], "content": content, "loss_weight": weight * (turn["role"] == "assistant")}
 
     def close(self, made: Sequence[Made], folder: Path) -> list[Part]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from curate.exports import buckets
 from curate.exports.base import WEIGHT, Made, PartsOnly, Rows, chosen, text_file, turns, with_weight
+from curate.sources.values import python_table
 from curate.storage import atomic
 from curate.storage.atomic import Part
 
@@ -35,7 +36,7 @@ class Mosaic(PartsOnly):
         table, parts, facts = with_weight(chosen(rows.table, layout), weights, layout), [], {}
         for name, places in buckets.split(weights):
             path = folder / name / _basename(rows.index)
-            parts.append(atomic.write_bytes(path, encoded(table.take(pa.array(places)).to_pylist())))
+            parts.append(atomic.write_bytes(path, encoded(python_table(table.take(pa.array(places)), own=True))))
             facts[name] = [*buckets.facts(weights, places), rows.index, parts[-1].size]
         return Made(tuple(parts), sum(int(found[0]) for found in facts.values()), facts)
 
@@ -75,7 +76,9 @@ def _sample(row: Mapping[str, Any], names: Sequence[str]) -> bytes:
 def _value(name: str, row: Mapping[str, Any]) -> bytes:
     if name == WEIGHT:
         return np.float32(row[name]).tobytes()
-    return (json.dumps(turns(row)) if name == "messages" else row[name]).encode()
+    if name == "messages":
+        return json.dumps(turns(row)).encode()
+    return (row[name] if isinstance(row[name], str) else json.dumps(row[name])).encode()
 
 
 def _columns(names: Sequence[str]) -> dict[str, list[Any]]:

@@ -27,6 +27,8 @@ loss_scale: default
 class MsSwift(Chat):
     """`{"messages": [{"role": "assistant", "content": ..., "loss_scale": 0.83}]}`."""
 
+    NAME = "ms-swift"
+
     def turn(self, turn: dict[str, Any], weight: float) -> dict[str, Any]:
         """The turn, and the weight if the assistant speaks."""
         weighs = turn["role"] == "assistant" and self.whole.layout.weight is not None

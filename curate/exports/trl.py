@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from curate.exports.base import TOKEN_WEIGHT, Made, PartsOnly, Rows, Whole, chosen, parquet_name, with_weight
+from curate.exports.base import TOKEN_WEIGHT, Made, PartsOnly, Rows, Whole, chats, chosen, parquet_name, with_weight
+from curate.exports.conversational import conversational
 from curate.storage import tables
 
 
@@ -24,7 +25,9 @@ class Trl(PartsOnly):
 
     def _rows(self, rows: Rows) -> pa.Table:
         layout = self.whole.layout
-        return plain(with_weight(chosen(rows.table, layout), self.whole.weights(rows), layout))
+        table = chosen(rows.table, layout)
+        made = conversational(table, self.whole) if chats(table) else table
+        return plain(with_weight(made, self.whole.weights(rows), layout))
 
 
 def masked(rows: Rows, whole: Whole) -> pa.Table:

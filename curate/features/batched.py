@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from curate.features.base import NONFINITE, ShardFeatures, ShardRows
-from curate.types import Batch
-
-NO_LOSS = "no token to predict within max_tokens"
+from curate.types import NO_LOSS, Batch
 
 PerSample = Callable[[Batch], tuple[Tensor, Tensor | None]]
 """A batch to features [b, k] and mean token losses [b], which a kind of feature need not know."""
 
 
 def by_batch(rows: ShardRows, per_sample: PerSample, *, token_budget: int, dim: int, what: str) -> ShardFeatures:
-    """Run every batch and put each result in its row's place.
+    """Run every batch and put each result in its row's place; of a row in pieces, the mean over them by tokens.
+
+    The tokens that count are those that are predicted, or all where the feature knows no loss.
 
     Args:
         rows: the shard.
@@ -29,14 +29,19 @@ def by_batch(rows: ShardRows, per_sample: PerSample, *, token_budget: int, dim: 
     """
     n = len(rows.reasons)
     values, losses = np.zeros((n, dim), np.float32), np.zeros(n, np.float32)
-    tokens = np.zeros(n, np.int32)
+    tokens, weighed = np.zeros(n, np.int32), np.zeros(n, np.int64)
     for batch in rows.batches(token_budget):
-        places = list(batch.rows)
         features, loss = per_sample(batch)
-        values[places] = features.float().cpu().numpy()
-        tokens[places] = batch.attention.sum(1).cpu().numpy()
-        if loss is not None:
-            losses[places] = loss.float().cpu().numpy()
+        found = features.float().cpu().numpy()
+        own = np.zeros(len(found), np.float32) if loss is None else loss.float().cpu().numpy()
+        lengths = batch.attention.sum(1).cpu().numpy()
+        counts = lengths if loss is None else batch.predicted.sum(1).cpu().numpy()
+        for line, row in enumerate(batch.rows):
+            tokens[row] += lengths[line] - (weighed[row] > 0)  # a piece begins with the last token of the one before
+            weighed[row] += counts[line]
+            share = np.float32(counts[line] / weighed[row])
+            values[row] += (found[line] - values[row]) * share
+            losses[row] += (own[line] - losses[row]) * share
     reasons = [reason or (None if tokens[row] else NO_LOSS) for row, reason in enumerate(rows.reasons)]
     for row in np.flatnonzero(~(np.isfinite(values).all(1) & np.isfinite(losses))):
         reasons[row], values[row], losses[row] = f"{NONFINITE} {what}", 0.0, 0.0

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from curate.errors import ConfigError, IntegrityError
 from curate.manifest import commits, dataset, generations
+from curate.manifest.commits import Commit
 from curate.manifest.generations import Generation
 from curate.manifest.readers import Reader
 from curate.runs.job import Job
+from curate.runs.tokens import reasons_of
 from curate.runs.weights import written, written_weights
 from curate.sinks.base import OutputConfig
 from curate.sinks.selection import Selection, counts, select
-from curate.sources import base as sources
-from curate.sources import rows
 from curate.storage import tables
 
 TOKENS = "token_weight"
@@ -127,7 +127,7 @@ def shard_weights(job: Job, generation: Generation, shard: int) -> tuple[NDArray
 
 def shard_sum(job: Job, generation: Generation, shard: int) -> float:
     """Sum of the weights of a shard; where it was not weighed yet, rows without usable text count as nothing."""
-    weighed, record = generation.shards[shard], commits.load(job.paths, "prepare", shard)
+    weighed, record = generation.shards[shard], _checked(job, shard)
     if weighed.part is not None:
         return weighed.sum
     return float(record.rows_out if record is not None else valid(job, shard).sum())
@@ -135,11 +135,16 @@ def shard_sum(job: Job, generation: Generation, shard: int) -> float:
 
 def valid(job: Job, shard: int) -> NDArray[np.bool_]:
     """Which rows of a shard hold usable text, bool [n]: read only if `prepare` did not find that all do."""
-    part, record = job.parts[shard], commits.load(job.paths, "prepare", shard)
+    part, record = job.parts[shard], _checked(job, shard)
     if record is not None and not record.rows_dropped:
         return np.ones(part.rows, np.bool_)
-    table = sources.read(part, job.source.schema, [*job.pipeline.pool.fields.values()])
-    return np.array([reason is None for reason in rows.check(table, job.pipeline.pool)], np.bool_)
+    return np.array([reason is None for reason in reasons_of(job, shard)], np.bool_)
+
+
+def _checked(job: Job, shard: int) -> Commit | None:
+    """The record of who looked at every row of a shard last, before any model did."""
+    stage = "tokenize" if "tokenize" in job.record.stages else "prepare"
+    return commits.load(job.paths, stage, shard)
 
 
 def has_tokens(job: Job) -> bool:

@@ -16,6 +16,9 @@ FREE_SECTIONS = ("output", "cluster", "report", "evaluation", "online")
 """Sections that a resume may change: output redoes render and seal; online says how to go on, and each generation what was
 done; the others change no promised byte."""
 
+FREE_KEYS = ("pool.max_dropped",)
+"""Keys of other sections that it may change too: they decide whether a run goes on, not what it makes."""
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -77,7 +80,8 @@ def compare(old: RunRecord, config: dict[str, Any], *, where: str) -> None:
     """
     before, now = _leaves(old.config), _leaves(config)
     for key in differing(old.config, config):
-        if key.split(".")[0] in FREE_SECTIONS or key.split(".")[-1] == "path":  # paths: content is compared instead
+        free = key.split(".")[0] in FREE_SECTIONS or key in FREE_KEYS
+        if free or key.split(".")[-1] == "path":  # paths: content is compared instead
             continue
         raise ConfigError(
             f"{where}: {key}",

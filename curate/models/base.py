@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from curate.types import Section
 
 PositiveInt = Annotated[int, Field(gt=0)]
+LongRows = Literal["cut", "ends", "chunks"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -79,7 +80,10 @@ class ModelConfig(Section):
     from_scratch: bool = False
     """Initialise the weights at random from config.json and the seed; ignore stored weights."""
     max_tokens: PositiveInt = 512
-    """Longer samples are cut to this many tokens."""
+    """Tokens that the model reads at a time; `long_rows` says what becomes of longer rows."""
+    long_rows: LongRows = "cut"
+    """Of a row longer than `max_tokens`: `cut` reads its beginning, `ends` half from its beginning and half from its end,
+    `chunks` all of it, chunk by chunk: its feature is the mean over the chunks, by tokens; its weight is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the weights; auto is bfloat16 on a GPU that has it, float32 otherwise."""
     lora: LoraSettings | None = None

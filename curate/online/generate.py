@@ -64,7 +64,8 @@ def online(
         Flow(paths, observer, workers or crew.get) as flow,
     ):
         flow.open(pipeline, allow_environment_change, None)
-        flow.map("prepare")
+        for stage in ("prepare", "tokenize", "tokenize_target"):
+            flow.map(stage)
         flow.map("proxy")
         making = Generations(paths, settings, flow.shard_rows, observer)
         for plan in making.plans():

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 
 from curate.online import rescore, seal, twin, weigh
-from curate.stages import prepare, proxy, render, select
+from curate.stages import prepare, proxy, render, select, tokenize, tokenize_target
 from curate.stages.stage import Stage
 
 ONLINE = (
     prepare.STAGE,
+    tokenize.STAGE,
+    tokenize_target.STAGE,
     proxy.STAGE,
     twin.STAGE,
     rescore.STAGE,

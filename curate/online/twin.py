@@ -94,7 +94,7 @@ def cost(estimate: Estimate) -> Cost:
 STAGE = Stage(
     "twin",
     Scope.PER_GENERATION,
-    ("prepare", "proxy"),
+    ("prepare", "tokenize", "tokenize_target", "proxy"),
     work,
     identity=learning,
     extent=unknown,

@@ -17,16 +17,16 @@ def work(job: Job, index: int) -> Outcome:
     import numpy as np
 
     from curate.errors import IntegrityError
-    from curate.features.batched import NO_LOSS
     from curate.manifest import generations
-    from curate.sources import rows
+    from curate.runs.tokens import reasons_of
+    from curate.types import NO_LOSS
 
     newest = generations.current(job.paths.root)
     if newest is None:
         fix = "Run the same command again."
         raise IntegrityError(str(job.paths.current), "no generation", "the newest generation", fix)
     shard = newest.shards[index]
-    part, reasons = generations.read(job.paths.root, shard), rows.check(job.read(index), job.pipeline.pool)
+    part, reasons = generations.read(job.paths.root, shard), reasons_of(job, index)
     weights = np.ones(shard.rows, np.float32) if part is None else part["weight"].to_numpy()
     weights = (weights / newest.mean).astype(np.float32)
     weights = np.where([reason is None for reason in reasons], weights, np.float32(np.nan))

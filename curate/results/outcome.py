@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from polars.io.plugins import register_io_source
 
 from curate.errors import ConfigError, IntegrityError
@@ -18,7 +19,11 @@ from curate.reports.figures import size
 from curate.reports.generations import lines
 from curate.reports.preferences import Preference, preferences
 from curate.results.status import status
+from curate.runs.reading import of_run
 from curate.sinks.selection import Counts, Floats, Selection, counts
+from curate.sources import schema
+from curate.sources.columns import recognised
+from curate.sources.config import PoolConfig
 from curate.storage import atomic, records, tables
 from curate.storage.paths import RunPaths
 
@@ -69,7 +74,7 @@ def _columns(paths: RunPaths, manifest: dict[str, Any]) -> dict[str, pl.DataType
     first = tables.read_schema(paths.data(0, manifest["shards"]))
     own = {manifest["weight_column"], manifest.get("token_weight_column")}
     names = [name for name in first.names if name not in own]
-    return dict(pl.from_arrow(first.empty_table().select(names)).schema)  # pyright: ignore[reportAttributeAccessIssue]
+    return dict(pl.from_arrow(pa.Table.from_batches([], first).select(names)).schema)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _copies(root: Path, paths: RunPaths) -> Callable[[int, Floats], Counts]:
@@ -126,8 +131,9 @@ def _view(root: Path) -> view.View:
     settings = record.config["report"]
     present = frame.collect_schema().names()
     columns = [name for name in settings["columns"] if name in present]
-    section = record.config["pool"]
-    text = next((section[key] for key in ("text", "completion") if section[key]), None)
+    section = recognised(PoolConfig.model_validate(record.config["pool"]), schema.decode(record.pool["schema"])).fields
+    text = section.get("text") or section.get("completion")
+    read = of_run(RunPaths(root), record.stages, record.shards - record.generated)
     top, bottom = view.samples(frame, SHOWN, columns=columns, text=text, show_text=settings["show_text"])
     absent = [f"The pool has no column {name!r} to group by." for name in settings["columns"] if name not in present]
     reasons = frame.filter(pl.col("reason").is_not_null()).group_by("reason").agg(pl.len()).sort("reason").collect()
@@ -143,7 +149,7 @@ def _view(root: Path) -> view.View:
         bottom=bottom,
         stages=[view.Stage(line.stage, line.total, line.rows, line.seconds) for line in status(root).stages],
         dropped=dict(reasons.iter_rows()),
-        notes=[*absent, *(fits.facts.get("notes", []) if fits else [])],
+        notes=[*absent, *read.lines(record.config["model"]), *(fits.facts.get("notes", []) if fits else [])],
         generations=lines(root),
         preferences=_preferences(root, frame, columns),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +11,9 @@ import pyarrow as pa
 from curate.errors import ModelError
 from curate.features.batched import collate
 from curate.models.language_model import LanguageModel
+from curate.runs import tokens
 from curate.runs.job import Job
-from curate.sources import layout, tokens
+from curate.sources import layout
 from curate.sources.config import SourceConfig
 from curate.sources.tokens import Tokens
 from curate.types import Batch
@@ -45,9 +47,27 @@ def drawn(block: Sequence[Tokens], token_budget: int, *, packs: bool) -> Iterato
 def tokenized(
     job: Job, table: pa.Table, section: SourceConfig, language_model: LanguageModel, *, place: Place
 ) -> list[Tokens | None]:
-    """Token rows under the proxy's tokenizer. Raises ModelError, naming a row, if the model has no such token."""
+    """Token rows under the tokenizer of the run's model, of a table that no stage tokenised. Raises ModelError."""
+    return checked(job, tokens.made(job, table, section).rows, language_model, place=place)
+
+
+def pool(job: Job, index: int, language_model: LanguageModel) -> list[Tokens | None]:
+    """Token rows of one shard of the pool, as they were stored. Raises ModelError."""
+    return checked(job, tokens.stored(job, index).rows(), language_model, place=partial(job.place, index))
+
+
+def target(job: Job, place: int, language_model: LanguageModel) -> list[Tokens | None]:
+    """Token rows of one target, as they were stored. Raises ModelError."""
+    section = job.pipeline.targets[place]
+    where = f"target {section.name} ({section.path}), row {{}}".format
+    return checked(job, tokens.stored_target(job, place).rows(), language_model, place=where)
+
+
+def checked(
+    job: Job, found: list[Tokens | None], language_model: LanguageModel, *, place: Place
+) -> list[Tokens | None]:
+    """The rows. Raises ModelError, naming one, if the model has no such token."""
     settings = job.model_config
-    found = tokens.tokenize(table, section, language_model.tokenizer, max_tokens=settings.max_tokens)
     for row, entry in enumerate(found):
         if entry is not None and max(entry.ids) >= language_model.vocab:
             raise ModelError(

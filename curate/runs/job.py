@@ -124,5 +124,6 @@ def _open_job(run_dir: str, _changed: int) -> Job:
     pipeline = config.validate(record.config)
     source = sources.source_from_dict(record.pool)
     targets = [sources.source_from_dict(target) for target in record.targets]
+    pipeline = pipeline.reading(source.schema, [target.schema for target in targets])
     shards = sources.shards(source, shard_rows=pipeline.pool.shard_rows)
     return Job(RunPaths(Path(run_dir)), record, pipeline, source, targets, shards)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.models.language_model import LanguageModel
-from curate.runs import batches
+from curate.runs import batches, tokens
 from curate.runs.job import Job
 from curate.runs.texts import row_keys, target_tables
 from curate.sources.config import SourceConfig
@@ -29,11 +29,13 @@ class PoolRows:
         job: the run.
         shards: those of the pool, or all parts of a run.
         excluded: hashes of texts that nobody may be trained on.
+        stored: whether the run's own model reads them: then they are tokenised already.
     """
 
     job: Job
     shards: Sequence[Shard]
     excluded: frozenset[bytes] = frozenset()
+    stored: bool = False
     _rows: dict[int, Tokens | None] = field(default_factory=dict)
 
     @cached_property
@@ -75,32 +77,48 @@ class PoolRows:
         if len(self._rows) > KEPT:
             self._rows.clear()
         missing = np.setdiff1d(rows, np.fromiter(self._rows, np.int64, len(self._rows)))
-        job, starts, total = self.job, self.starts, self.rows
+        starts, total = self.starts, self.rows
         owners = np.searchsorted(starts, missing[missing < total], side="right") - 1
         for shard in np.unique(owners):
             wanted = missing[missing < total][owners == shard]
-            table = job.read(int(shard)).take(pa.array(wanted - starts[shard]))
-            self._keep(wanted, table, job.pipeline.pool, language_model, place=partial(job.place, int(shard)))
+            self._keep(wanted, self._of_shard(int(shard), wanted - starts[shard], language_model))
         first = total
-        for table, section in self._target_tables:
+        for place, (table, _) in enumerate(self._target_tables):
             wanted = missing[(missing >= first) & (missing < first + len(table))]
-            where = f"target {section.path}, row {{}}".format
-            self._keep(wanted, table.take(pa.array(wanted - first)), section, language_model, place=where)
+            self._keep(wanted, self._of_target(place, wanted - first, language_model))
             first += len(table)
         return [self._rows[int(row)] for row in rows]
 
-    def _keep(
-        self,
-        rows: np.ndarray,
-        table: pa.Table,
-        section: SourceConfig,
-        language_model: LanguageModel,
-        *,
-        place: Callable[[int], str],
-    ) -> None:
-        if not len(rows):
-            return
+    def _of_shard(self, shard: int, inside: np.ndarray, language_model: LanguageModel) -> list[Tokens | None]:
+        """Rows of a shard, but those whose text is excluded."""
+        if self.stored:
+            found = tokens.stored(self.job, shard).rows(inside.tolist())
+            place = partial(_inside, partial(self.job.place, shard), inside)
+            return batches.checked(self.job, found, language_model, place=place)
+        table = self.job.read(shard).take(pa.array(inside))
+        place = partial(_inside, partial(self.job.place, shard), inside)
+        return self._made(table, self.job.pipeline.pool, language_model, place)
+
+    def _of_target(self, place: int, inside: np.ndarray, language_model: LanguageModel) -> list[Tokens | None]:
+        table, section = self._target_tables[place]
+        where = partial(_inside, f"target {section.path}, row {{}}".format, inside)
+        if self.stored:
+            found = tokens.stored_target(self.job, place).rows(inside.tolist())
+            return batches.checked(self.job, found, language_model, place=where)
+        return self._made(table.take(pa.array(inside)), section, language_model, where)
+
+    def _made(
+        self, table: pa.Table, section: SourceConfig, language_model: LanguageModel, place: batches.Place
+    ) -> list[Tokens | None]:
+        """Rows that another model reads than the run's, tokenised now; those with an excluded text are left out."""
         found = batches.tokenized(self.job, table, section, language_model, place=place)
         keys = row_keys(table, section) if self.excluded else {}
-        for at, row in enumerate(rows.tolist()):
-            self._rows[row] = None if keys.get(at) in self.excluded else found[at]
+        return [None if keys.get(at) in self.excluded else row for at, row in enumerate(found)]
+
+    def _keep(self, rows: np.ndarray, found: list[Tokens | None]) -> None:
+        self._rows.update(zip(rows.tolist(), found, strict=True))
+
+
+def _inside(place: batches.Place, rows: np.ndarray, at: int) -> str:
+    """Where a row lies, by its place among rows that were taken of a table."""
+    return place(int(rows[at]))

@@ -51,6 +51,9 @@ class Facts(TypedDict, total=False):
     rows_in: int
     rows_out: int
     rows_dropped: int
+    tokens_read: str
+    """Share of the tokens that the model read, where that is not all."""
+    rows_cut: str
     dropped: dict[str, int]
     sources: list[SourceCount]
     tokens: int

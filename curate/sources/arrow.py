@@ -10,6 +10,7 @@ import pyarrow as pa
 from curate.errors import DataError
 from curate.sources.files import display, explained, open_input
 from curate.sources.inspected import Inspected
+from curate.sources.retyped import retyped
 from curate.storage.limits import Limits, check_decoded
 from curate.types import Shard
 
@@ -27,7 +28,7 @@ def inspect(path: str, shard_rows: int, limits: Limits) -> Inspected:
 def read(shard: Shard, schema: pa.Schema, limits: Limits) -> pa.Table:
     """Take the shard's rows out of the record batches that hold them."""
     path, row, spent, end = shard.file.path, 0, 0, shard.start + shard.rows
-    tables = [schema.empty_table()]
+    tables = [pa.Table.from_batches([], schema)]
     with explained(path), _opened(path) as source:
         for batch in _batches(path, source, _reader(path, source)):
             start, row = max(shard.start - row, 0), row + batch.num_rows
@@ -36,7 +37,7 @@ def read(shard: Shard, schema: pa.Schema, limits: Limits) -> pa.Table:
                 kept.validate(full=True)  # lengths of unchecked offsets mean nothing
                 table = pa.Table.from_batches([kept])
                 spent = check_decoded(display(path), table, spent=spent, limits=limits)
-                tables.append(table.cast(schema))
+                tables.append(retyped(table, schema))
             if row >= end:
                 break
     return pa.concat_tables(tables)

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from curate.errors import ConfigError, DataError
 from curate.sources import files, hub
+from curate.sources.columns import BESIDE, holds_messages, recognised
 from curate.sources.config import PoolConfig, SourceConfig, TargetConfig
 from curate.sources.registry import FORMATS
 from curate.sources.schema import decode, encode, plain, unified
@@ -26,6 +27,14 @@ __all__ = [
     "PoolConfig", "Source", "SourceConfig", "TargetConfig",
     "content_hash", "fields", "read", "scan", "shards", "source_from_dict", "source_to_dict",
 ]  # fmt: skip
+
+
+EXPECTED = {
+    "messages": "a list of messages, objects with role and content",
+    "prompt": "string, or a list of messages",
+    "completion": "string, or a list of messages",
+}
+"""What a column of a key holds."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ def scan(config: SourceConfig, *, shard_rows: int, root: Path | None = None, lim
             schemas[files.display(path)] = schema
     inferred = all(file.format == "jsonl" for file in inputs)
     schema = unified(schemas, inferred=inferred) if schemas else _empty_schema(config)
-    _check_columns(config, schema, schemas)
+    _check_columns(recognised(config, schema), schema, schemas)
     identity = fingerprint([[file.sha256, file.format, file.rows] for file in inputs])
     return Source(tuple(inputs), schema, identity, listing.revision)
 
@@ -112,7 +121,11 @@ def read(shard: Shard, schema: pa.Schema, columns: list[str] | None = None, *, l
     with files.explained(path):
         if files.size_of(path) != shard.file.size:
             raise _changed(path, f"{files.size_of(path)} bytes", f"{shard.file.size} bytes")
-        table = FORMATS[shard.file.format].format().read(shard, wanted, limits) if shard.rows else wanted.empty_table()
+        table = (
+            FORMATS[shard.file.format].format().read(shard, wanted, limits)
+            if shard.rows
+            else pa.Table.from_batches([], wanted)
+        )
         if table.num_rows != shard.rows:
             raise _changed(path, f"{table.num_rows} rows from row {shard.start} on", str(shard.rows))
         table.validate(full=True)
@@ -131,7 +144,8 @@ def content_hash(table: pa.Table) -> str:
 
 def fields(table: pa.Table, config: SourceConfig) -> pa.Table:
     """The columns that features read, under the names of their keys: equal for equal texts, whatever lies beside them."""
-    return table.select([*config.fields.values()]).rename_columns([*config.fields])
+    named = recognised(config, table.schema).fields
+    return table.select([*named.values()]).rename_columns([*named])
 
 
 def source_to_dict(source: Source) -> dict[str, Any]:
@@ -170,22 +184,20 @@ def _check_columns(config: SourceConfig, schema: pa.Schema, schemas: dict[str, p
             raise ConfigError(where, f"no column {shown(name)}", f"one of {listed}", meant(name, schema.names))
         kind = schema.field(name).type
         if not _fits(key, kind):
-            expected = "a list of structs with role and content" if key == "messages" else "string"
+            expected = EXPECTED.get(key, "string")
             place = f"{next(iter(schemas))}, column {shown(name)}"
             raise DataError(place, f"type {shown(str(kind))[1:-1]}", expected, f"Name another column in {where}.")
 
 
 def _fits(key: str, kind: pa.DataType) -> bool:
-    if pa.types.is_null(kind):  # every row is refused later, by its number
+    if pa.types.is_null(kind) or key in BESIDE:  # every row is refused later, by its number
         return True
-    if key != "messages":
-        return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return isinstance(kind, pa.ListType | pa.LargeListType) and (
-        pa.types.is_struct(kind.value_type) or pa.types.is_null(kind.value_type)
-    )
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return (text and key != "messages") or (key != "text" and holds_messages(kind))
 
 
 def _empty_schema(config: SourceConfig) -> pa.Schema:
+    config = recognised(config, pa.schema([]))
     turn = pa.struct([("role", pa.string()), ("content", pa.string())])
     kinds = {key: pa.list_(turn) if key == "messages" else pa.string() for key in config.fields}
     return pa.schema([(name, kinds[key]) for key, name in config.fields.items()])

@@ -153,6 +153,11 @@ def explained(path: str) -> Iterator[None]:
     except FileNotFoundError as error:
         fix = "Put the file back; the list of input files of a run is fixed."
         raise DataError(display(path), "no such file", "an input file", fix) from error
+    except pa.ArrowNotImplementedError as error:
+        fix = "Convert the column, or write the file without it."
+        raise DataError(
+            display(path), f"a type that pyarrow cannot read ({error})", "types that it can", fix
+        ) from error
     except (OSError, MemoryError, pa.ArrowException, UnicodeDecodeError, OverflowError) as error:
         fix = "Restore or write the file again; name its format if curate guessed it wrong."
         raise DataError(display(path), f"unreadable bytes ({error})", "a whole, valid file", fix) from error

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pyarrow as pa
 
 from curate.errors import DataError
+from curate.sources.json_types import CONVERSED, filled, joined, type_of
+from curate.sources.retyped import retyped, stored
 from curate.storage.limits import check_schema, shown
 
 UNFIT = (pa.ArrowException, OverflowError, UnicodeEncodeError)
@@ -17,72 +20,94 @@ class Inference:
     """Grows one schema block by block.
 
     Columns keep the order in which their names first appear. Integers and floats in one column make a double; a
-    column that is null in every row keeps the null type; an object that is empty in every row gets one null field,
-    `_empty`, as Parquet cannot hold an object of nothing.
+    column that is null in every row keeps the null type; `json_types.type_of` says what becomes of objects.
     """
 
     def __init__(self, where: str) -> None:
         self._where = where
-        self._fields: dict[str, pa.Field] = {}
+        self._types: dict[str, pa.DataType] = {}
 
     @property
     def schema(self) -> pa.Schema:
         """What the rows so far have in common."""
-        return pa.schema([pa.field(name, _filled(field.type)) for name, field in self._fields.items()])
+        return pa.schema([pa.field(name, filled(kind)) for name, kind in self._types.items()])
 
     def add(self, rows: list[dict[str, Any]], *, first: int) -> None:
         """Take in rows, the first of them on line `first`. Raises DataError naming line and field of a misfit."""
         for name in dict.fromkeys(name for row in rows for name in row):
             values = [row.get(name) for row in rows]
-            known = self._fields.get(name, pa.field(name, pa.null()))
+            known = self._types.get(name, pa.null())
             try:
-                self._fields[name] = _merged(known, values)
+                self._types[name] = _merged(known, values, name)
             except UNFIT as error:
-                raise self._misfit(known, values, first, error) from error
+                raise self._misfit(name, known, values, first, error) from error
         check_schema(self._where, self.schema)
 
-    def _misfit(self, known: pa.Field, values: list[Any], first: int, error: Exception) -> DataError:
+    def _misfit(self, name: str, known: pa.DataType, values: list[Any], first: int, error: Exception) -> DataError:
         where = f"{self._where}, line {first}"
         for line, value in enumerate(values, start=first):
             try:
-                known = _merged(known, [value])
+                known = _merged(known, [value], name)
             except UNFIT as cause:
                 where, error = f"{self._where}, line {line}", cause
                 break
+        if pa.types.is_null(known):
+            return DataError(f"{where}, field {shown(name)}", _reason(error), "a value that a column can hold", FIX)
         found = f"a value that does not fit the lines before it ({_reason(error)})"
-        return DataError(f"{where}, field {shown(known.name)}", found, f"{_name(known.type)}, as before", FIX)
+        return DataError(f"{where}, field {shown(name)}", found, f"{_name(known)}, as before", FIX)
 
 
-def column(where: str, field: pa.Field, rows: list[dict[str, Any]], *, first: int) -> pa.Array:
+def column(where: str, field: pa.Field, rows: list[dict[str, Any]], *, first: int) -> pa.ChunkedArray:
     """One column of parsed rows, null where the key is missing. Raises DataError for a value that does not fit."""
     values = [row.get(field.name) for row in rows]
     try:
-        return pa.array(values, field.type)
+        return _encoded(values, field)
     except UNFIT as error:
-        line = next((n for n, value in enumerate(values, start=first) if not _fits(value, field.type)), first)
+        line = next((n for n, value in enumerate(values, start=first) if not _fits(value, field)), first)
         place = f"{where}, line {line}, field {shown(field.name)}"
         raise DataError(place, f"a value of another type ({_reason(error)})", _name(field.type), FIX) from error
 
 
-def _fits(value: Any, kind: pa.DataType) -> bool:
+def _encoded(values: list[Any], field: pa.Field) -> pa.ChunkedArray:
+    """Values as a column; what is JSON in it as its text."""
+    storage = stored(field.type)
+    if storage.equals(field.type):
+        return pa.chunked_array([pa.array(values, field.type)])
+    table = pa.table({field.name: pa.array([_stored(value, field.type) for value in values], storage)})
+    return retyped(table, pa.schema([field])).column(0)
+
+
+def _stored(value: Any, kind: pa.DataType) -> Any:
+    if value is None:
+        return None
+    if isinstance(kind, pa.JsonType):
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if isinstance(kind, pa.ListType) and isinstance(value, list):
+        return [_stored(each, kind.value_type) for each in value]
+    if isinstance(kind, pa.StructType) and isinstance(value, dict):
+        return {field.name: _stored(value.get(field.name), field.type) for field in kind}
+    return value
+
+
+def _fits(value: Any, field: pa.Field) -> bool:
     try:
-        pa.array([value], kind)
+        _encoded([value], field)
     except UNFIT:
         return False
     return True
 
 
-def _merged(known: pa.Field, values: list[Any]) -> pa.Field:
-    new = pa.field(known.name, pa.array(values).type)
-    return pa.unify_schemas([pa.schema([known]), pa.schema([new])], promote_options="permissive").field(0)
+def _merged(known: pa.DataType, values: list[Any], name: str) -> pa.DataType:
+    nested = any(isinstance(value, dict | list) for value in values)
+    return joined([known, type_of(values, name) if nested else _plain(values)], strict=name in CONVERSED)
 
 
-def _filled(kind: pa.DataType) -> pa.DataType:
-    if isinstance(kind, pa.ListType):
-        return pa.list_(_filled(kind.value_type))
-    if isinstance(kind, pa.StructType):
-        return pa.struct([(field.name, _filled(field.type)) for field in kind] or [("_empty", pa.null())])
-    return kind
+def _plain(values: list[Any]) -> pa.DataType:
+    """The type of values that are no objects or lists."""
+    try:
+        return pa.array(values).type
+    except OverflowError:
+        return type_of(values, "")
 
 
 def _name(kind: pa.DataType) -> str:

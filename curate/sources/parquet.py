@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from curate.errors import DataError
 from curate.sources.files import display, explained, open_input
 from curate.sources.inspected import Inspected
+from curate.sources.retyped import retyped
 from curate.storage.limits import Limits, check_decoded, check_expansion, check_footer, shown
 from curate.types import Shard
 
@@ -29,8 +30,7 @@ def read(shard: Shard, schema: pa.Schema, limits: Limits) -> pa.Table:
     path = shard.file.path
     with explained(path), open_input(path) as stream:
         known = _opened(path, stream, limits)
-        texts = [column.path for column in map(known.schema.column, range(len(known.schema))) if _is_text(column)]
-        file = _opened(path, stream, limits, texts)
+        file = _opened(path, stream, limits, _dictionaries(known))
         groups = [group for group, _ in _overlapping(file.metadata, shard)]
         _check_groups(path, file, groups, limits)
         try:
@@ -39,7 +39,7 @@ def read(shard: Shard, schema: pa.Schema, limits: Limits) -> pa.Table:
             culprit = _culprit(file, groups, schema.names)
             fix = "Restore the file from its origin."
             raise DataError(display(path) + culprit, f"damaged data ({error})", "whole pages", fix) from error
-    return pa.concat_tables([schema.empty_table(), *tables])
+    return pa.concat_tables([pa.Table.from_batches([], schema), *tables])
 
 
 def _opened(path: str, stream: BinaryIO, limits: Limits, texts: list[str] | None = None) -> pq.ParquetFile:
@@ -55,6 +55,7 @@ def _opened(path: str, stream: BinaryIO, limits: Limits, texts: list[str] | None
     return pq.ParquetFile(
         stream,
         read_dictionary=texts,
+        arrow_extensions_enabled=texts is None,  # what is JSON to pyarrow could not stay dictionary-encoded
         pre_buffer=False,  # stream pages instead of holding whole row groups
         buffer_size=1 << 20,
         thrift_string_size_limit=limits.footer_bytes,
@@ -63,8 +64,29 @@ def _opened(path: str, stream: BinaryIO, limits: Limits, texts: list[str] | None
     )
 
 
-def _is_text(column: pq.ColumnSchema) -> bool:
-    return column.physical_type == "BYTE_ARRAY"
+def _dictionaries(file: pq.ParquetFile) -> list[str]:
+    """Columns of texts that stay dictionary-encoded when read, so that their real size is known before they are decoded.
+
+    Those with delta encodings cannot (pyarrow reads them as plain texts only); they are read a few rows at a time.
+    """
+    columns = map(file.schema.column, range(len(file.schema)))
+    deltas = {chunk.path_in_schema for chunk in _chunks(file) if _is_delta(chunk)}
+    return [column.path for column in columns if column.physical_type == "BYTE_ARRAY" and column.path not in deltas]
+
+
+def _chunks(file: pq.ParquetFile) -> Iterator[pq.ColumnChunkMetaData]:
+    for group in map(file.metadata.row_group, range(file.metadata.num_row_groups)):
+        yield from map(group.column, range(group.num_columns))
+
+
+def _is_delta(chunk: pq.ColumnChunkMetaData) -> bool:
+    return chunk.physical_type == "BYTE_ARRAY" and any(name.startswith("DELTA_") for name in chunk.encodings)
+
+
+def _batch_rows(file: pq.ParquetFile, limits: Limits) -> int:
+    """Rows that are read at a time: a text in DELTA_BYTE_ARRAY is at most as long as its column chunk."""
+    deltas = [chunk.total_uncompressed_size for chunk in _chunks(file) if "DELTA_BYTE_ARRAY" in chunk.encodings]
+    return max(1, min(BATCH_ROWS, limits.batch_bytes // max(max(deltas, default=1), 1)))
 
 
 def _overlapping(metadata: pq.FileMetaData, shard: Shard) -> list[tuple[int, int]]:
@@ -91,20 +113,20 @@ def _check_groups(path: str, file: pq.ParquetFile, groups: list[int], limits: Li
 def _slices(file: pq.ParquetFile, shard: Shard, schema: pa.Schema, limits: Limits) -> Iterator[pa.Table]:
     """Yield the shard's rows batch by batch, each checked against the budgets before its text is decoded."""
     spent, end, where = 0, shard.start + shard.rows, display(shard.file.path)
-    for row, batch in _batches(file, shard, schema.names):
+    for row, batch in _batches(file, shard, schema.names, _batch_rows(file, limits)):
         start = max(shard.start - row, 0)
         kept = pa.Table.from_batches([batch.slice(start, max(min(end - row, len(batch)) - start, 0))])
         if kept.num_rows:
             spent = check_decoded(where, kept, spent=spent, limits=limits)
-            yield kept.select(schema.names).cast(schema)
+            yield retyped(kept, schema)
 
 
-def _batches(file: pq.ParquetFile, shard: Shard, names: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+def _batches(file: pq.ParquetFile, shard: Shard, names: list[str], most: int) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield batches up to the shard's end, each with its first row in the file.
 
     A row group at a time: pyarrow cannot join nested columns of two dictionaries.
     """
-    size, end = min(BATCH_ROWS, shard.rows), shard.start + shard.rows
+    size, end = min(most, shard.rows), shard.start + shard.rows
     for group, row in _overlapping(file.metadata, shard):
         for batch in file.iter_batches(size, row_groups=[group], columns=names, use_threads=False):
             if row >= end:

@@ -7,6 +7,7 @@ import base64
 import pyarrow as pa
 
 from curate.errors import DataError
+from curate.sources.json_types import CONVERSED, joined
 from curate.storage.limits import check_schema, shown
 
 
@@ -43,11 +44,19 @@ def unified(schemas: dict[str, pa.Schema], *, inferred: bool) -> pa.Schema:
         if not inferred and set(schemas[name].names) != set(schema.names):
             raise _disagreement(name, schemas[name], first, schema)
         try:
-            both = [schema, schemas[name]]
-            schema = pa.unify_schemas(both, promote_options="permissive" if inferred else "default")
+            schema = _joined(schema, schemas[name]) if inferred else pa.unify_schemas([schema, schemas[name]])
         except pa.ArrowException as error:
             raise _disagreement(name, schemas[name], first, schema) from error
     return schema
+
+
+def _joined(one: pa.Schema, other: pa.Schema) -> pa.Schema:
+    """All columns of both, in types that were inferred from JSON. Raises ArrowException."""
+    kinds = {field.name: field.type for field in one}
+    for field in other:
+        known = kinds.get(field.name, pa.null())
+        kinds[field.name] = joined([known, field.type], strict=field.name in CONVERSED)
+    return pa.schema(list(kinds.items()))
 
 
 def side_by_side(one: pa.Schema, other: pa.Schema) -> str:
@@ -81,6 +90,10 @@ def _plain(where: str, name: str, kind: pa.DataType) -> pa.DataType:
         return _plain(where, name, kind.value_type)
     if kind in (pa.string_view(), pa.binary_view()):
         return pa.string() if kind == pa.string_view() else pa.binary()
+    if isinstance(kind, pa.ListViewType):
+        return pa.list_(inner(kind.value_field))
+    if isinstance(kind, pa.LargeListViewType):
+        return pa.large_list(inner(kind.value_field))
     if isinstance(kind, pa.StructType):
         return pa.struct([inner(field) for field in kind])
     if isinstance(kind, pa.ListType):

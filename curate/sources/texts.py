@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 
-from curate.sources.config import SourceConfig
+from curate.conversations.normalise import said
+from curate.sources.columns import BESIDE, recognised
+from curate.sources.config import CHARS, SourceConfig
 from curate.sources.rows import check
+from curate.sources.values import python_rows
 
 
 def texts(table: pa.Table, config: SourceConfig) -> Iterator[tuple[int, str]]:
@@ -16,13 +18,10 @@ def texts(table: pa.Table, config: SourceConfig) -> Iterator[tuple[int, str]]:
 
     Prompt and completion, and the turns of a conversation, are joined by line breaks; texts are cut to `max_chars`.
     """
+    config = recognised(config, table.schema)
     usable = [row for row, reason in enumerate(check(table, config)) if reason is None]
-    columns = [table.column(name).take(pa.array(usable, pa.int64())).to_pylist() for name in config.fields.values()]
+    kept = table.take(pa.array(usable, pa.int64()))
+    columns = [python_rows(kept.column(name), own=True) for key, name in config.fields.items() if key not in BESIDE]
     for row, *parts in zip(usable, *columns, strict=True):
-        pieces = _turns(parts[0]) if config.messages is not None else parts
-        yield row, "\n".join(pieces)[: config.max_chars]
-
-
-def _turns(conversation: list[dict[str, Any]]) -> list[str]:
-    """What was said; a turn that only calls tools says nothing."""
-    return [turn["content"] for turn in conversation if turn.get("content")]
+        pieces = [piece for part in parts for piece in ([part] if isinstance(part, str) else said(part))]
+        yield row, "\n".join(pieces)[: config.max_chars or CHARS]

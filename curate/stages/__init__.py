@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from curate.stages import featurize, fit, prepare, proxy, render, seal, select, target, weigh
+from curate.stages import featurize, fit, prepare, proxy, render, seal, select, target, tokenize, tokenize_target, weigh
 from curate.stages.stage import Stage
 
 BATCH = (
     prepare.STAGE,
+    tokenize.STAGE,
+    tokenize_target.STAGE,
     proxy.STAGE,
     target.STAGE,
     featurize.STAGE,

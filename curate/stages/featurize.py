@@ -51,7 +51,7 @@ def content(job: Job, index: int) -> list[Any]:
     from curate.manifest import commits
 
     read = commits.require(job.paths, "prepare", index).facts["read"]
-    return [read, job.pipeline.pool.max_chars, *features(job)]
+    return [read, job.pipeline.pool.max_chars, job.pipeline.pool.loss_on, *features(job)]
 
 
 def cost(estimate: Estimate) -> Cost:
@@ -64,7 +64,7 @@ def cost(estimate: Estimate) -> Cost:
 STAGE = Stage(
     "featurize",
     Scope.PER_SHARD,
-    ("prepare", "proxy"),
+    ("prepare", "tokenize", "proxy"),
     work,
     applies=target.needed,
     without=without,

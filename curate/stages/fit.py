@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.stages.identity import learning, learns_from
+from curate.stages.identity import TOKENS, learning, learns_from
 from curate.stages.stage import Cost, Extent, Scope, Stage
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def _trained(job: Job) -> Outcome:
     contents |= {job.paths.pair / f"{name}.safetensors": data for name, data in loop.models.items()}
     facts["notes"] = loop.notes[-NOTES:]
     first = len(job.shards)
-    seen = [job.paths.commit("prepare", first + place) for place in range(job.record.generated)]  # of rows now replaced
+    new = range(first, first + job.record.generated)  # of rows now replaced
+    seen = [job.paths.commit(stage, index) for index in new for stage in ("prepare", "tokenize")]
     return Outcome(contents | {job.paths.state: state}, (job.paths.loop, *seen), facts=facts)
 
 
@@ -77,7 +78,7 @@ def cost(estimate: Estimate) -> Cost:
 STAGE = Stage(
     "fit",
     Scope.ONCE,
-    ("featurize", "target", "prepare", "proxy"),
+    ("featurize", "target", "prepare", *TOKENS, "proxy"),
     work,
     without=learns_from,
     identity=learning,

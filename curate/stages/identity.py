@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from curate.methods.registry import METHODS
+from curate.models.resolve import is_tokenizer_file
 from curate.sources.registry import FORMATS
+from curate.storage.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from curate.config import Pipeline
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from curate.sources.base import Source
     from curate.sources.config import SourceConfig
 
+TOKENS = ("tokenize", "tokenize_target")
+"""Stages that make tokens."""
 PLACES = ("name", "revision", "tokenizer")
 """Keys of the `model` section whose value is a place: what counts is the content of the files there."""
 
@@ -30,6 +35,7 @@ class Inputs:
         model: fingerprint of the model as given; None if no stage reads it.
         encoder: fingerprint of the model of `features.model`, if there is one.
         weigher: sha256 of the weighting model that the method names, if it names one.
+        tokenizer: fingerprint of the model's tokenizer.
     """
 
     pipeline: Pipeline
@@ -39,6 +45,7 @@ class Inputs:
     model: str | None
     encoder: str | None = None
     weigher: str | None = None
+    tokenizer: str | None = None
 
 
 def recipe(settings: dict[str, Any], model: str | None, seed: int) -> list[Any]:
@@ -54,6 +61,23 @@ def recipe(settings: dict[str, Any], model: str | None, seed: int) -> list[Any]:
     return [model, own, seed if random else None]
 
 
+def tokenizer(settings: dict[str, Any], files: str | None) -> list[Any]:
+    """What makes tokens of a text.
+
+    Args:
+        settings: the `model` section.
+        files: fingerprint of the tokenizer.
+    """
+    return [files, settings["max_tokens"], settings["long_rows"]]
+
+
+def tokenizer_files(model: dict[str, Any] | None) -> str | None:
+    """Fingerprint of the tokenizer of a model, as run.json names it: of its files' content, wherever they lie."""
+    hashes = {PurePosixPath(name).name: digest for name, digest in (model or {}).get("sha256", {}).items()}
+    own = {name: digest for name, digest in hashes.items() if is_tokenizer_file(name) or name.endswith(".gguf")}
+    return fingerprint(sorted(own.items())) if own else None
+
+
 def learning(inputs: Inputs) -> list[Any]:
     """What a method learns from beside stored features: its section, the seed, and in a training the targets' texts."""
     pairs = zip(inputs.pipeline.targets, inputs.targets, strict=True)
@@ -66,8 +90,8 @@ def learning(inputs: Inputs) -> list[Any]:
 def learns_from(pipeline: Pipeline) -> tuple[str, ...]:
     """Which of features, targets, rows and proxy a method does not learn from."""
     if pipeline.reads_features:
-        return ("prepare", "proxy")
-    return ("featurize", "target") if pipeline.loop else ("featurize", "target", "proxy")
+        return ("prepare", *TOKENS, "proxy")
+    return ("featurize", "target") if pipeline.loop else ("featurize", "target", *TOKENS, "proxy")
 
 
 def features(job: Job) -> list[Any]:
@@ -89,7 +113,7 @@ def target_rows(section: Any, source: Source) -> list[Any]:
 def reading(section: SourceConfig) -> list[Any]:
     """How rows become texts; of a format of another package, its version too."""
     read = FORMATS.get(section.format)
-    return [section.fields, section.max_chars, *(read.identity if read is not None else [])]
+    return [section.fields, section.max_chars, section.loss_on, *(read.identity if read is not None else [])]
 
 
 def _method(settings: dict[str, Any], weigher: str | None) -> dict[str, Any]:

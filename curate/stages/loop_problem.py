@@ -20,6 +20,7 @@ from curate.models.twin import Twin
 from curate.runs import batches
 from curate.runs.job import Job
 from curate.runs.pool_rows import PoolRows
+from curate.sources import long_rows
 from curate.sources.tokens import Tokens
 from curate.stages import proxy_states, weighting_models
 from curate.storage import atomic
@@ -40,7 +41,7 @@ class StoredLoop:
     """Implements `training.loop.LoopProblem` over a run directory."""
 
     def __init__(self, job: Job, stage: str = "fit") -> None:
-        self._job, self._stage, self._rows = job, stage, PoolRows(job, job.shards)
+        self._job, self._stage, self._rows = job, stage, PoolRows(job, job.shards, stored=True)
         self.notes: list[str] = []
         self.models: dict[str, bytes] = {}
         """What rows are weighed by, as files by name: what is trained of proxy and reference, or of the proxy, and a weighting
@@ -157,7 +158,8 @@ class StoredLoop:
     def _layout(self, batch_tokens: int, *, alike: bool = True) -> Layout:
         def layout(drawn: Sequence[int], generator: np.random.Generator) -> Iterator[Batch]:
             read = zip(drawn, self._rows.tokens(np.array(drawn), self.language_model), strict=True)
-            usable = [(row, found) for row, found in read if found is not None]
+            limit = self._job.model_config.max_tokens
+            usable = [(row, long_rows.drawn(found, limit, generator)) for row, found in read if found is not None]
             for start in range(0, len(usable), BLOCK):
                 block = usable[start : start + BLOCK]
                 yield from self._batches(block, batch_tokens, generator) if alike else self._drawn(block, batch_tokens)

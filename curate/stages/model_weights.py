@@ -67,7 +67,7 @@ def of_shard(job: Job, index: int, state: State, *, stage: str, task: int, direc
         found = excess_losses.of_shard(job, index, proxy_states.pair(job, stage, task, directory))
         return Weighed(method.weigh(state, found), found.lengths.numpy(), "excess", row_means(found))
     weigher, place = weighting_models.load(job, stage, task, directory), partial(job.place, index)
-    rows = batches.tokenized(job, job.read(index), job.pipeline.pool, weigher.language_model, place=place)
+    rows = batches.pool(job, index, weigher.language_model)
     usable, read = _readings(weigher, rows, token_budget=job.pipeline.loop.batch_tokens if job.pipeline.loop else 0)
     values, weights = torch.full((len(rows),), torch.nan), torch.full((len(rows),), torch.nan, dtype=torch.float64)
     if read is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from curate.sources.registry import FORMATS
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from curate.stages.estimate import Estimate
     from curate.stages.identity import Inputs
     from curate.storage.outputs import Outcome
+
+REASONS = 20
+"""Different reasons that the commit record counts."""
 
 
 def work(job: Job, index: int) -> Outcome:
@@ -26,9 +30,13 @@ def work(job: Job, index: int) -> Outcome:
     reasons = rows.check(table, pool)
     if pool.on_bad_row == "error":
         rows.first_bad(reasons, shard, pool)
-    dropped = sum(reason is not None for reason in reasons)
-    facts = {"content": sources.content_hash(table), "read": sources.content_hash(sources.fields(table, pool))}
-    return Outcome(rows_in=len(table), rows_dropped=dropped, facts=facts)
+    why = Counter(reason for reason in reasons if reason is not None)
+    facts = {
+        "content": sources.content_hash(table),
+        "read": sources.content_hash(sources.fields(table, pool)),
+        "reasons": dict(why.most_common(REASONS)),
+    }
+    return Outcome(rows_in=len(table), rows_dropped=why.total(), facts=facts)
 
 
 def identity(inputs: Inputs) -> list[Any]:

@@ -129,7 +129,7 @@ def needed(pipeline: Pipeline) -> bool:
 
 def without(pipeline: Pipeline) -> tuple[str, ...]:
     """The pool is read for a warm-up alone."""
-    return () if pipeline.model and pipeline.model.warmup else ("prepare",)
+    return () if pipeline.model and pipeline.model.warmup else ("prepare", "tokenize")
 
 
 def identity(inputs: Inputs) -> list[Any]:
@@ -153,7 +153,7 @@ def cost(estimate: Estimate) -> Cost:
 STAGE = Stage(
     "proxy",
     Scope.ONCE,
-    ("prepare",),
+    ("prepare", "tokenize"),
     work,
     applies=needed,
     without=without,

@@ -191,7 +191,7 @@ class RefinedLoop(StoredLoop):
         column = self._job.pipeline.pool.fields["completion"]
         parents = [row for row, answers in said.items() for _ in answers]
         owners = np.searchsorted(starts, parents, side="right") - 1
-        pieces, names = [schema.empty_table()], list[str]()
+        pieces, names = [pa.Table.from_batches([], schema)], list[str]()
         for shard in np.unique(owners):
             inside = np.array(parents)[owners == shard] - starts[shard]
             pieces.append(self._job.read(int(shard)).take(pa.array(inside)))

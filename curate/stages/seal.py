@@ -49,6 +49,7 @@ def _facts(job: Job, done: list[Commit]) -> dict[str, Any]:
     """What is true of the dataset as a whole. Raises IntegrityError if a row is missing."""
     from curate.errors import IntegrityError
     from curate.manifest import commits
+    from curate.runs import reading
     from curate.stages import facts
 
     rows_in, rows_out, rows_dropped = commits.total(done)
@@ -56,7 +57,8 @@ def _facts(job: Job, done: list[Commit]) -> dict[str, Any]:
     if rows_in != pool:
         found, expected = f"{rows_in} rows rendered", f"{pool} rows of the pool"
         raise IntegrityError("seal", found, expected, "Run `curate verify` on this directory.")
-    counts = {"rows_in": rows_in, "rows_kept": rows_out, "rows_dropped": rows_dropped}
+    read = reading.of_run(job.paths, job.record.stages, len(job.shards)).facts(job.record.config["model"])
+    counts = read | {"rows_in": rows_in, "rows_kept": rows_out, "rows_dropped": rows_dropped}
     changes = {"environment_changes": job.record.environment_changes}
     return facts.facts(job) | counts | changes | {"rows_out": sum(record.facts["written"] for record in done)}
 

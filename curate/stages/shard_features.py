@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pyarrow as pa
@@ -16,11 +17,13 @@ from curate.features.gradients import Gradients
 from curate.features.losses import Losses
 from curate.features.ngrams import Ngrams
 from curate.features.settings import EmbeddingsConfig, GradientsConfig, LossesConfig, ProxyFeaturesConfig
-from curate.runs.batches import Place, laid_out, tokenized
+from curate.runs.batches import Place, checked, laid_out
 from curate.runs.job import Job
-from curate.sources import base as sources
+from curate.runs.texts import target_tables
+from curate.runs.tokens import StoredTokens, stored, stored_target
 from curate.sources import rows, texts
 from curate.sources.config import SourceConfig
+from curate.sources.long_rows import Pieces, pieces
 from curate.sources.tokens import Tokens
 from curate.stages import proxy_states
 from curate.types import Batch
@@ -28,18 +31,19 @@ from curate.types import Batch
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a table, as a kind of feature reads them (`features.base.ShardRows`)."""
+    """The rows of a table, as a kind of feature reads them (`features.base.ShardRows`); a long row in several pieces."""
 
     table: pa.Table
     section: SourceConfig
     reasons: Sequence[str | None]
-    tokens: Sequence[Tokens | None]
+    pieces: Pieces
     packed: bool
     """Whether the model that reads them needs no padding."""
 
     def batches(self, token_budget: int) -> Iterator[Batch]:
         """The rows that have a token to predict, in batches laid out by their lengths alone."""
-        return laid_out(self.tokens, token_budget, packed=self.packed)
+        for batch in laid_out(self.pieces.tokens, token_budget, packed=self.packed):
+            yield replace(batch, rows=tuple(self.pieces.rows[[*batch.rows]].tolist()))
 
     def texts(self) -> Iterator[tuple[int, str]]:
         """Row and text of every usable row, in order."""
@@ -49,17 +53,23 @@ class Rows:
 def features_of_shard(job: Job, index: int, *, rows: int | None = None) -> ShardFeatures:
     """Features of one shard of the pool, or of its first rows."""
     adam = isinstance(job.pipeline.features, GradientsConfig) and job.pipeline.features.optimizer == "adam"
-    found = _rows(job, job.read(index).slice(0, rows), job.pipeline.pool, partial(job.place, index))
+    table, section = job.read(index).slice(0, rows), job.pipeline.pool
+    if job.pipeline.features.needs_model:
+        found = _tokens(job, table, section, stored(job, index), partial(job.place, index))
+    else:
+        found = _plain(job, table, section)
     return _featurizer(job, preconditioned=adam)(found)
 
 
 def features_of_target(job: Job, place: int) -> ShardFeatures:
     """Features of one target, gradients plain; every row of a target must be usable. Raises DataError."""
-    source, section = job.targets[place], job.pipeline.targets[place]
-    shards = sources.shards(source, shard_rows=job.pipeline.pool.shard_rows)
-    table = pa.concat_tables([sources.read(shard, source.schema) for shard in shards]).slice(0, section.max_rows)
-    where = f"target {section.name} ({section.path}), row {{}}".format
-    features = _featurizer(job, preconditioned=False)(_rows(job, table, section, where))
+    table, section = target_tables(job)[place]
+    where = f"target {job.pipeline.targets[place].name} ({section.path}), row {{}}".format
+    if job.pipeline.features.needs_model:
+        found = _tokens(job, table, section, stored_target(job, place), where)
+    else:
+        found = _plain(job, table, section)
+    features = _featurizer(job, preconditioned=False)(found)
     for row, reason in enumerate(features.reasons):
         if reason is not None:
             fix = "Remove it: a target is small, and every sample of it must be usable."
@@ -80,8 +90,7 @@ def spec(job: Job) -> dict[str, str]:
 
 def count_tokens(job: Job, index: int) -> list[int]:
     """Tokens of every row of a shard under the proxy's tokenizer; 0 for rows set aside."""
-    found = tokenized(job, job.read(index), job.pipeline.pool, proxy_states.proxy(job), place=partial(job.place, index))
-    return [0 if row is None else len(row.ids) for row in found]
+    return [0 if row is None else len(row.ids) for row in stored(job, index).rows()]
 
 
 def _featurizer(job: Job, *, preconditioned: bool) -> Featurizer:
@@ -105,13 +114,19 @@ def _body(job: Job) -> Body:
     return Body(language_model.decoder, language_model.device, language_model.packs)
 
 
-def _rows(job: Job, table: pa.Table, section: SourceConfig, place: Place) -> Rows:
-    """A table ready to be read; tokenised at once, so that the tokenizer's model need not stay loaded."""
-    if not job.pipeline.features.needs_model:
-        return Rows(table, section, rows.check(table, section), _encoded(job, table, section), packed=False)
-    language_model = proxy_states.proxy(job)
-    found = tokenized(job, table, section, language_model, place=place)
-    return Rows(table, section, rows.check(table, section), found, packed=language_model.packs)
+def _tokens(job: Job, table: pa.Table, section: SourceConfig, found: StoredTokens, place: Place) -> Rows:
+    """A table as the stage `tokenize` read it, or its first rows."""
+    language_model, settings = proxy_states.proxy(job), job.model_config
+    own = checked(job, found.rows(range(len(table))), language_model, place=place)
+    cut = pieces(own, settings.max_tokens)
+    return Rows(table, section, found.reasons[: len(table)], cut, packed=language_model.packs)
+
+
+def _plain(job: Job, table: pa.Table, section: SourceConfig) -> Rows:
+    """A table read as text, and where the features have a model of their own, by its tokenizer."""
+    return Rows(
+        table, section, rows.check(table, section), pieces(_encoded(job, table, section), sys.maxsize), packed=False
+    )
 
 
 def _encoded(job: Job, table: pa.Table, section: SourceConfig) -> list[Tokens | None]:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from curate.features import store
 from curate.manifest import commits
-from curate.sources import rows
 from curate.storage import tables
 from curate.types import Features
 
@@ -20,12 +19,13 @@ if TYPE_CHECKING:  # what trains loads the model libraries, which the process th
     pass
 
 from curate.runs.job import Job
+from curate.runs.tokens import reasons_of
 
 
 def stored(job: Job, index: int) -> tuple[Features, list[str | None], np.ndarray | None]:
     """Features of a shard for the method, why rows are set aside, and token counts if there are any."""
     if not job.pipeline.reads_features:
-        reasons = rows.check(job.read(index), job.pipeline.pool)
+        reasons = reasons_of(job, index)
         valid = torch.tensor([reason is None for reason in reasons], dtype=torch.bool)
         return Features(index, len(reasons), valid), reasons, None
     table = tables.read_arrow(job.verified("featurize", index)[0])

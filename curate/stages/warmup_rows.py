@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 
 from curate.methods.base import no_valid_row
 from curate.models.language_model import LanguageModel
-from curate.runs.batches import mixed, tokenized
+from curate.runs.batches import mixed, pool
 from curate.runs.job import Job
+from curate.sources.long_rows import pieces
 from curate.sources.tokens import Tokens
 from curate.types import Batch
 
@@ -42,9 +42,7 @@ def _sample(job: Job, language_model: LanguageModel, generator: np.random.Genera
     chosen = generator.permutation(len(job.shards))[:SHARDS]
     sample, quota = list[Tokens](), 0
     for index in map(int, chosen):
-        table, place = job.read(index), partial(job.place, index)
-        found = tokenized(job, table, job.pipeline.pool, language_model, place=place)
-        usable = [row for row in found if row is not None]
+        usable = pieces(pool(job, index, language_model), job.model_config.max_tokens).tokens
         if usable and not quota:
             mean = sum(len(row.ids) for row in usable) / len(usable)
             quota = math.ceil(budget / mean / len(chosen))

@@ -81,7 +81,7 @@ def _explained(reasons: list[str | None], weights: np.ndarray, masked: np.ndarra
     """A reason for every row that the training gave no weight."""
     import numpy as np
 
-    from curate.features.batched import NO_LOSS
+    from curate.types import NO_LOSS
 
     why = np.where(masked, MASKED, NO_LOSS)
     return [reason or (str(why[row]) if np.isnan(weights[row]) else None) for row, reason in enumerate(reasons)]

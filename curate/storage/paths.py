@@ -162,6 +162,12 @@ class RunPaths:
     def commit(self, stage: str, index: int) -> Path:
         return self.root / "commits" / stage / f"{index:05d}.json"
 
+    def tokens(self, shard: int) -> Path:
+        return self.root / "tokens" / f"part-{shard:05d}.arrow"
+
+    def target_tokens(self, place: int) -> Path:
+        return self.root / "tokens" / f"target-{place:05d}.arrow"
+
     def features(self, shard: int) -> Path:
         return self.root / "features" / f"part-{shard:05d}.arrow"
 

@@ -15,8 +15,9 @@ from curate.exports.base import Layout, Made, Rows, Whole, weights_of
 from curate.exports.registry import Entry
 from curate.models import tiny
 from curate.sinks.selection import ShardWeights
-from curate.sources import tokens
 from curate.sources.config import PoolConfig
+from curate.sources.tokenizing import tokenize
+from curate.sources.tokens import Tokens
 from curate.storage import tables
 from curate.testing import sentences
 
@@ -55,9 +56,9 @@ class RowTokenizer:
         """Number of ids."""
         return len(self._tokenizer)
 
-    def __call__(self, table: pa.Table, *, cut: bool = True) -> Sequence[tokens.Tokens | None]:
+    def __call__(self, table: pa.Table, *, cut: bool = True) -> Sequence[Tokens | None]:
         """Tokens of rows, cut or whole."""
-        return tokens.tokenize(table, self._config, self._tokenizer, max_tokens=MAX_TOKENS if cut else 10_000)
+        return tokenize(table, self._config, self._tokenizer, max_tokens=MAX_TOKENS if cut else 10_000).rows
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def _columns(kind: str, rows: int) -> pa.Table:
     return pa.table({"body": texts})
 
 
-def _token_weights(found: Sequence[tokens.Tokens | None], generator: np.random.Generator) -> pa.Array:
+def _token_weights(found: Sequence[Tokens | None], generator: np.random.Generator) -> pa.Array:
     """A mask times two, as a method that keeps half of the tokens gives it."""
     drawn = [
         [2.0 * float(generator.random() < 0.5) * loss for loss in each.loss] if each is not None else []

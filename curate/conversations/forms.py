@@ -1,0 +1,98 @@
+"""The same conversation in the forms that templates take: contents as strings or parts, arguments as objects or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from curate.conversations.normalise import RowError, texts
+
+Turn = dict[str, Any]
+
+
+def forms(turns: list[Turn], *, strings: bool, parts: bool) -> Iterator[list[Turn]]:
+    """The conversation as a template may want it, the likeliest form first.
+
+    Args:
+        turns: normalised.
+        strings: whether the template shows contents that are strings.
+        parts: whether it shows contents that are lists of parts.
+    """
+    contents = [_as_parts] if parts and not strings else [_as_strings] if strings and not parts else [_as_given]
+    contents += [each for each in (_as_strings, _as_parts) if each not in contents]
+    calls = [_as_given, _with_objects, _with_json] if any(turn.get("tool_calls") for turn in turns) else [_as_given]
+    seen = list[list[Turn]]()
+    for content in contents:
+        for call in calls:
+            made = [call(content(turn)) for turn in turns]
+            if made not in seen:
+                seen.append(made)
+                yield made
+
+
+def tool_list(tools: Any) -> list[Any] | None:
+    """Tools as a list of schemas: given as one, or as JSON, or as a list of JSON. Raises RowError."""
+    found = _parsed(tools, "tools") if isinstance(tools, str) else tools
+    if not found:
+        return None
+    if not isinstance(found, list):
+        raise RowError(f"tools: not a list ({type(found).__name__})")
+    return [_parsed(tool, "tools") if isinstance(tool, str) else tool for tool in found]
+
+
+def _parsed(text: str, what: str) -> Any:
+    try:
+        return json.loads(text) if text.strip() else None
+    except ValueError as error:
+        raise RowError(f"{what}: broken JSON ({error})") from error
+
+
+def _as_given(turn: Turn) -> Turn:
+    return turn
+
+
+def _as_strings(turn: Turn) -> Turn:
+    return {**turn, "content": "".join(texts(turn["content"]))} if isinstance(turn.get("content"), list) else turn
+
+
+def _as_parts(turn: Turn) -> Turn:
+    content = turn.get("content")
+    return {**turn, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else turn
+
+
+def _with_objects(turn: Turn) -> Turn:
+    return _called(turn, _object)
+
+
+def _with_json(turn: Turn) -> Turn:
+    return _called(
+        turn, lambda arguments: arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    )
+
+
+def _object(arguments: Any) -> Any:
+    """An object where the text is one; the text as it is where it is broken."""
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        found = json.loads(arguments)
+    except ValueError:
+        return arguments
+    return found if isinstance(found, dict) else arguments
+
+
+def _called(turn: Turn, change: Callable[[Any], Any]) -> Turn:
+    """The turn with the arguments of its calls changed."""
+    calls = turn.get("tool_calls")
+    if not calls:
+        return turn
+    return {**turn, "tool_calls": [_changed(call, change) for call in calls]}
+
+
+def _changed(call: Any, change: Callable[[Any], Any]) -> Any:
+    if not isinstance(call, Mapping):
+        return call
+    if isinstance(call.get("function"), Mapping):
+        return {**call, "function": _changed(call["function"], change)}
+    return {**call, "arguments": change(call["arguments"])} if call.get("arguments") is not None else dict(call)

@@ -1,0 +1,107 @@
+"""A chat template as a function: transformers' own rendering in its sandbox, and what templates differ in."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from curate.conversations.normalise import RowError
+from curate.errors import ModelError
+from curate.storage.limits import shown
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+PROBE = ("curateprobeone", "curateprobetwo")
+SILENT = (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError)
+"""What a template raises that refuses a conversation, on purpose or since it does not expect it."""
+
+Turns = Sequence[Mapping[str, Any]]
+
+
+class Template:
+    """The chat template of a tokenizer.
+
+    Args:
+        tokenizer: its owner, whose special tokens a template may write.
+
+    Raises:
+        ModelError: there is no chat template.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer: Any = tokenizer
+        self.name = f"tokenizer {tokenizer.name_or_path or type(tokenizer).__name__}"
+        if not tokenizer.chat_template:
+            fix = "Choose a model tuned for chat, or name columns of text, or of prompt and completion."
+            raise ModelError(self.name, "no chat template", "one, as the rows are chat messages", fix)
+
+    def source(self, tools: Any = None) -> str:
+        """The text of the template that renders conversations with these tools."""
+        return self._tokenizer.get_chat_template(None, tools)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex sha256 of the template's text."""
+        return hashlib.sha256(self.source().encode()).hexdigest()
+
+    @cached_property
+    def markers(self) -> bool:
+        """Whether the template itself marks what the assistant writes."""
+        return GENERATION.search(self.source()) is not None
+
+    @cached_property
+    def special(self) -> list[str]:
+        """Tokens that are a piece of text each, the longest first."""
+        known = {str(token) for token in self._tokenizer.get_added_vocab()} | set(self._tokenizer.all_special_tokens)
+        return sorted((token for token in known if token), key=len, reverse=True)
+
+    def render(self, turns: Turns, tools: Any, options: Mapping[str, Any], *, prompt: bool = False) -> str:
+        """The text, with the beginning of an answer if it is a `prompt`. Raises RowError with the template's own words."""
+        return self._rendered(turns, tools, options, add_generation_prompt=prompt)[0]
+
+    def generated(self, turns: Turns, tools: Any, options: Mapping[str, Any]) -> tuple[str, list[tuple[int, int]]]:
+        """The text, and the places that the template marks in it, if it does. Raises RowError."""
+        return self._rendered(turns, tools, options, return_assistant_tokens_mask=self.markers)
+
+    def _rendered(
+        self, turns: Turns, tools: Any, options: Mapping[str, Any], **more: Any
+    ) -> tuple[str, list[tuple[int, int]]]:
+        try:
+            made: Any = render_jinja_template(
+                [[dict(turn) for turn in turns]],
+                tools=tools,
+                chat_template=self.source(tools),
+                **more,
+                **{**self._tokenizer.special_tokens_map, **options},
+            )
+        except SILENT as error:
+            raise RowError(f"the chat template refuses it: {shown(str(error), 200)[1:-1]}") from error
+        texts, places = made
+        return texts[0], places[0] if places else []
+
+    @cached_property
+    def takes_strings(self) -> bool:
+        """Whether contents may be strings; templates of models with pictures may want lists of parts."""
+        return self._shows(*PROBE)
+
+    @cached_property
+    def takes_parts(self) -> bool:
+        """Whether contents may be lists of parts."""
+        return self._shows(*([{"type": "text", "text": word}] for word in PROBE))
+
+    def _shows(self, question: Any, answer: Any) -> bool:
+        """Whether a question and its answer can be read in what is rendered, and nothing of how they are wrapped."""
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        try:
+            text = self.render(turns, None, {})
+        except RowError:
+            return False
+        return all(word in text for word in PROBE) and "'text':" not in text and '"text":' not in text
