@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -44,13 +45,23 @@ def status(
 
 
 def inspect(
-    source: RunDir,
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|FILE", help="A run directory; with --rows a data or pipeline file.")
+    ],
     top: Annotated[int | None, typer.Option(min=1, max=MOST, metavar="N", help="The N heaviest samples.")] = None,
     bottom: Annotated[int | None, typer.Option(min=1, max=MOST, metavar="N", help="The N lightest samples.")] = None,
     row: Annotated[str | None, typer.Option(metavar="ID", help="One sample, as shard:row.")] = None,
+    rows: Annotated[int | None, typer.Option(min=1, max=1000, metavar="N", help="The first N rows of a file.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="With --rows: the model that reads them.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show samples with weight, rank, loss and features."""
+    """Show samples with weight, rank, loss and features.
+
+    With --rows, show instead how the rows of a file would be read: what takes the loss stands in ⟦ ⟧.
+    """
+    if rows is not None or model is not None:
+        _preview(source, rows or 3, model, as_json=as_json)
+        return
     from curate.results import inspect as inspection
 
     top = 10 if top is None and bottom is None and row is None else top
@@ -70,6 +81,21 @@ def inspect(
         table(tables.samples("heaviest", heaviest))
     if bottom is not None:
         table(tables.samples("lightest", lightest))
+
+
+def _preview(file: Path, count: int, model: str | None, *, as_json: bool) -> None:
+    """How rows of a file would be read."""
+    from curate.results.preview import preview
+
+    found = preview(file, count, model)
+    if as_json:
+        from curate.cli.documents import samples
+
+        document(samples.Inspect.read(file, found))
+        return
+    from curate.cli import tables
+
+    out.print(*tables.previews(found), sep="\n", markup=False, highlight=False, soft_wrap=True)
 
 
 def report(source: RunDir) -> None:

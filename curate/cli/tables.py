@@ -78,6 +78,31 @@ def sample(found: Any) -> list[str]:
     ]
 
 
+def previews(found: Any) -> list[Text]:
+    """Rows as they would be read (`preview.Previews`), a text each."""
+    columns = ", ".join(f"{key}: {name}" if key != name else key for key, name in found.columns.items())
+    return [Text(f"columns  {columns}"), *(line for row in found.rows for line in _preview(row))]
+
+
+def _preview(row: Any) -> list[Text]:
+    if row.reason is not None:
+        return [Text(f"\nrow {row.row}: refused", style="bold"), Text(escape(row.reason, 2000))]
+    head = f"\nrow {row.row}"
+    if row.tokens is not None:
+        share = f"{amount(row.tokens)} of {amount(row.whole)} tokens ({row.tokens / row.whole:.1%})"
+        head += f": {share}, loss on {amount(row.predicted)}"
+    shown = Text()
+    for piece in row.pieces:
+        text = escape_lines(piece.text)
+        shown.append(f"⟦{text}⟧" if piece.loss else text, style="bold green" if piece.loss else "")
+    return [Text(head, style="bold"), shown]
+
+
+def escape_lines(text: str) -> str:
+    """Foreign text for a terminal, with its lines: other control characters escaped."""
+    return "\n".join(escape(line, 10_000) for line in text.split("\n"))
+
+
 def _generations(root: Path) -> Table:
     made = table("gen", "step", "stale", "weighed", "oldest", "kept", "excess", "rows/s", "steps/min")
     made.caption = "step: the trainer's; excess loss: nats a token, median (5% 95% of the rows)"

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-from transformers.utils.chat_template_utils import render_jinja_template
+from jinja2 import TemplateError, TemplateSyntaxError
+from transformers.utils.chat_template_utils import _compile_jinja_template, render_jinja_template
 
 from curate.conversations.normalise import RowError
 from curate.errors import ModelError
@@ -33,7 +33,7 @@ class Template:
         tokenizer: its owner, whose special tokens a template may write.
 
     Raises:
-        ModelError: there is no chat template.
+        ModelError: there is no chat template, or a broken one.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -42,6 +42,11 @@ class Template:
         if not tokenizer.chat_template:
             fix = "Choose a model tuned for chat, or name columns of text, or of prompt and completion."
             raise ModelError(self.name, "no chat template", "one, as the rows are chat messages", fix)
+        try:
+            _compile_jinja_template(self.source())
+        except TemplateSyntaxError as error:
+            found = f"a chat template that is broken ({error.message}, line {error.lineno})"
+            raise ModelError(self.name, found, "a Jinja template", "Correct it, or choose another model.") from error
 
     def source(self, tools: Any = None) -> str:
         """The text of the template that renders conversations with these tools."""

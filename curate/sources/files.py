@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from curate.sources.config import SourceConfig
 
 SCHEMES = frozenset({"file", "local", "hf", "s3", "gs", "gcs", "az", "abfs", "memory"})
+FOREIGN: dict[frozenset[str], str] = {
+    frozenset({".mds"}): "a directory of MosaicML streaming (MDS)",
+    frozenset({".bin", ".idx"}): "token files of Megatron-LM, which hold no text",
+    frozenset({".tar"}): "a directory of WebDataset (tar files)",
+    frozenset({".lance"}): "a Lance dataset",
+}
+"""Ends of file names → what a directory with them is, where curate reads none of its files."""
+KNOWN_FILES = "Parquet, JSON Lines or Arrow files, or what `save_to_disk` writes"
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow", b"{": "jsonl"}
 
@@ -199,8 +207,20 @@ def _directory(config: SourceConfig, path: Path) -> list[str]:
     if (path / "state.json").is_file():
         return _saved(path)
     names = [child.relative_to(path).as_posix() for child in path.rglob("*") if child.is_file()]
+    _refuse_foreign(config, path, names)
     chosen = of_split([name for name in names if is_data(name, config.format)], config.split, config.section)
     return [str(path / name) for name in chosen]
+
+
+def _refuse_foreign(config: SourceConfig, path: Path, names: list[str]) -> None:
+    """Raise ConfigError where a directory is of another format, which nothing of what is in it would tell."""
+    ends = {os.path.splitext(name)[1].lower() for name in names}
+    if config.format != AUTO or any(is_data(name) and not name.endswith("index.json") for name in names):
+        return
+    for wanted, what in FOREIGN.items():
+        if wanted <= ends:
+            fix = "Convert it to Parquet once: the page on Parquet and other files has the lines."
+            raise ConfigError(_where(config, "path"), f"{shown(str(path), 200)}, {what}", KNOWN_FILES, fix)
 
 
 def _saved(path: Path) -> list[str]:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 
 
@@ -41,9 +42,17 @@ def _array(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if isinstance(array, pa.ExtensionArray):
         return _array(array.storage, kind)
     if isinstance(array.type, pa.ListViewType | pa.LargeListViewType):
-        large = isinstance(array.type, pa.LargeListViewType)
-        return _array(array.cast((pa.large_list if large else pa.list_)(array.type.value_field)), kind)
+        return _array(_listed(array), kind)
     return _nested(array, kind) if pa.types.is_nested(kind) else array.cast(kind)
+
+
+def _listed(array: pa.Array) -> pa.Array:
+    """Views of lists as lists; pyarrow 26 casts one with a null to an invalid array."""
+    large = isinstance(array.type, pa.LargeListViewType)
+    offsets = np.cumsum([0, *array.value_lengths().fill_null(0).to_pylist()])
+    made, wide = (pa.LargeListArray, pa.int64()) if large else (pa.ListArray, pa.int32())
+    kind = (pa.large_list if large else pa.list_)(array.type.value_field)
+    return made.from_arrays(pa.array(offsets, wide), array.flatten(), type=kind, mask=array.is_null())
 
 
 def _nulls(length: int, kind: pa.DataType) -> pa.Array:

@@ -284,3 +284,40 @@ def _shares(path: Path) -> str:
 def _ratio(line: dict[str, Any], figure: str) -> str:
     spread = f" ± {line[f'{figure}_sd']:.2f}" if line["runs"] > 1 else ""
     return f"×{line[figure]:.2f}{spread}"
+
+
+def templates() -> str:
+    """What every chat template makes of the battery of conversations."""
+    found = json.loads((RESULTS.parents[1] / "conversations" / "results" / "templates.json").read_text())
+    lines = ["| template | exact | not exact |", "|---|---:|---|"]
+    for name, line in found.items():
+        others = [f"{case}: {_cell(verdict)}" for case, verdict in line.items() if case != "exact"]
+        lines.append(f"| {name} | {line['exact']} | {'; '.join(others)} |")
+    total = sum(int(line["exact"]) for line in found.values())
+    cases = total + sum(len(line) - 1 for line in found.values())
+    return (
+        f"{total:,} of {cases:,} pairs of template and conversation are exact, none is silently different.\n\n"
+        + "\n".join(lines)
+    )
+
+
+def reading() -> str:
+    """What reading conversations costs."""
+    result = json.loads((RESULTS / "reading.json").read_text())
+    lines = ["| rows | template | ratio, median (range) |", "|---|---|---:|"]
+    for line in result["lines"]:
+        low, high = line["range"]
+        lines.append(f"| {line['rows']} | {line['template']} | {line['ratio']:.2f} ({low:.2f} to {high:.2f}) |")
+    saved = result["saving"]
+    pass_by = (
+        f"Reading {saved['rows']:,} chats ({saved['tokens']:,} tokens) for a stage or a pass of a training takes"
+        f" {saved['anew']:.2f} s of CPU time where they are tokenised anew and {saved['stored']:.2f} s as they were stored:"
+        f" {saved['anew'] - saved['stored']:.2f} s less for each pass."
+    )
+    return "\n".join(lines) + f"\n\nThe limit is {result['limit']}. {pass_by}"
+
+
+def _cell(text: str) -> str:
+    """Foreign text in a cell of a table."""
+    short = text.replace("the chat template refuses it: ", "")
+    return short.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")[:90]

@@ -17,7 +17,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "shares": figures.shares, "memory": figures.memory, "features": figures.features, "step": figures.step,
     "loop-memory": figures.loop_memory, "headline": figures.headline, "arena": figures.arena,
     "refined": figures.refined, "trainers": figures.trainers, "dwm": figures.dwm, "ranks": figures.ranks,
-    "budgets": figures.budgets, "following": figures.following,
+    "budgets": figures.budgets, "templates": figures.templates, "reading": figures.reading, "following": figures.following,
     **{f"arena-{problem}": (lambda problem=problem: figures.problem(problem)) for problem in figures.PROBLEMS},
     **excerpts.PARTS, **packages.PARTS, **design.PARTS,
 }  # fmt: skip

@@ -37,7 +37,7 @@ BROKEN = {
     b'{"text": "a"}\n{"text": "\xff"}\n': "line 2, byte 24 of the file: found invalid UTF-8",
     b'\xef\xbb\xbf{"text": "\xff"}\n': "byte 13 of the file",
     b'{"text": "\\ud800"}\n': 'line 1, field "text": found .*lone surrogate',
-    b'{"text": "a", "x": 1}\n{"text": "b", "x": "y"}\n': 'line 2, field "x": found .*int64 vs string',
+    b'{"text": "a", "x": 1}\n{"text": "b", "x": "y"}\n': 'line 2, field "x": found .*string where int64 was',
     b'{"text": "a", "x": true}\n{"text": "b", "x": 1}\n': 'line 2, field "x".*expected bool',
     b'{"text": "a", "x": ' + b"[" * 200 + b"]" * 200 + b"}\n": "line 1: found .*nested more than 100",
     b'{"text": "a", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n": "nested more than 100",
@@ -87,7 +87,7 @@ def test_types_hold_for_the_whole_file_whichever_block_shows_them_first(tmp_path
             ("n", pa.float64()),
             ("none", pa.null()),
             ("tags", pa.list_(pa.string())),
-            ("object", pa.struct([("_empty", pa.null())])),
+            ("object", pa.json_()),
             ("turn", turn),
             ("late", pa.bool_()),
         ]

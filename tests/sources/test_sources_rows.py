@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -45,27 +47,23 @@ CONVERSATIONS = [
     ([USER], "no assistant turn"),
     ([USER, {"role": "assistant", "content": None}], "turn 1: null content"),
     ([{"role": "wizard", "content": "a"}, ANSWER], 'turn 0: unknown role "wizard"'),
-    ([{"from": "human", "value": "a"}, ANSWER], "turn 0: no role"),
-    ([None, ANSWER], "turn 0: no role"),
-    ([USER, {"role": "assistant", "content": ["part"]}], "turn 1: content is not a string"),
+    ([{"from": "human", "value": "a"}, ANSWER], None),
+    ([{"from": "wizard", "value": "a"}, ANSWER], 'turn 0: unknown role "wizard"'),
+    ([None, ANSWER], "turn 0: not an object (NoneType)"),
+    ([USER, {"role": "assistant", "content": ["part"]}], None),
+    (
+        [USER, {"role": "assistant", "content": [{"type": "image"}]}],
+        'turn 1: a part of type "image"; only text is read',
+    ),
 ]
 
 
 @pytest.mark.parametrize(("turns", "fault"), CONVERSATIONS)
 def test_conversations_without_a_usable_answer_are_refused(turns, fault):
-    class Column:
-        """Stands in for an Arrow column, whose rows must agree on a type."""
-
-        def to_pylist(self) -> list:
-            return [turns]
-
-    class Table:
-        num_rows = 1
-
-        def column(self, name: str) -> Column:
-            return Column()
-
-    reason = check(Table(), PoolConfig(path="x", messages="chat"))  # type: ignore[arg-type]
+    column = pa.ExtensionArray.from_storage(
+        pa.json_(), pa.array([None if turns is None else json.dumps(turns)], pa.string())
+    )
+    reason = check(pa.table({"chat": column}), PoolConfig(path="x", messages="chat"))
     assert reason == [fault and f'column "chat": {fault}']
 
 

@@ -28,6 +28,7 @@ from curate.sources.base import (
     source_from_dict,
     source_to_dict,
 )
+from curate.sources.columns import recognised
 
 TABLE = pa.table({"id": list(range(7)), "text": [f"text {n}" for n in range(7)]})
 
@@ -298,11 +299,28 @@ def test_shards_of_another_size_than_the_scan_are_refused_for_json_lines(tmp_pat
 
 
 def test_exactly_one_kind_of_text_is_configured():
-    assert PoolConfig(path="a").text == "text"
+    assert PoolConfig(path="a").fields == {}
     assert PoolConfig(path="a", messages="m").fields == {"messages": "m"}
     for wrong in ({"text": "a", "messages": "b"}, {"prompt": "a"}, {"text": "t", "completion": "c"}):
         with pytest.raises(ValidationError, match="one kind of text"):
             PoolConfig(path="a", **wrong)
+
+
+def test_columns_are_recognised_by_their_names_and_types():
+    turns = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    text, other = pa.string(), pa.int64()
+    for columns, expected in (
+        ({"text": text, "messages": turns}, {"text": "text"}),
+        ({"id": other, "messages": turns}, {"messages": "messages"}),
+        ({"conversations": turns, "tools": text}, {"messages": "conversations", "tools": "tools"}),
+        ({"prompt": text, "completion": text, "tools": text}, {"prompt": "prompt", "completion": "completion"}),
+        ({"messages": text, "body": text}, {"text": "text"}),
+        ({"messages": pa.json_(), "chat_template_kwargs": pa.json_()},
+         {"messages": "messages", "chat_template_kwargs": "chat_template_kwargs"}),
+    ):  # fmt: skip
+        assert recognised(PoolConfig(path="a"), pa.schema(list(columns.items()))).fields == expected
+    named = recognised(PoolConfig(path="a", text="body"), pa.schema([("text", text), ("body", text)]))
+    assert named.fields == {"text": "body"}
 
 
 def test_revision_and_split_are_refused_where_they_mean_nothing(tmp_path):
