@@ -109,7 +109,7 @@ def main() -> None:
     for name, make, tools in (("plain chats", chat, None), ("calls of tools", calling, battery.TOOLS)):
         rows = [make(rng, row) for row in range(ROWS)]
         for template in TEMPLATES:
-            if tools is None or not template.startswith("gemma3"):
+            if tools is None or template != "gemma3":
                 found = ratio(template, rows, tools)
                 lines.append(
                     {
