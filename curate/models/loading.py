@@ -30,7 +30,8 @@ from curate.models.device import pick_device, pick_dtype
 from curate.models.language_model import LanguageModel, Origin, causal_model, check_ids, has_plain_head
 from curate.models.layers import checkpoint_blocks
 from curate.models.packing import can_pack
-from curate.models.resolve import is_tokenizer_file, resolve_tokenizer
+from curate.models.resolve import resolve_tokenizer
+from curate.models.tokenizer_files import is_tokenizer_file
 
 __all__ = ["LanguageModel", "check_ids", "files", "load"]
 

@@ -19,21 +19,10 @@ from huggingface_hub.errors import (
 
 from curate.errors import ModelError
 from curate.models.base import ModelConfig
+from curate.models.tokenizer_files import TOKENIZER_FILES, is_tokenizer_file
 from curate.storage import records
 from curate.storage.fingerprint import sha256_file
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "*.model",
-    "*.tiktoken",
-    "chat_template.*",
-)
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 PICKLE_FILES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 INDEX = "model.safetensors.index.json"
@@ -116,11 +105,6 @@ def resolve_tokenizer(config: ModelConfig, path: Path) -> Path:
         )
     _refuse_remote_code(place / "tokenizer_config.json")
     return place
-
-
-def is_tokenizer_file(name: str) -> bool:
-    """Whether a file of a model directory belongs to its tokenizer."""
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in TOKENIZER_FILES)
 
 
 def _tokenizer_names(directory: Path) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from curate.methods.registry import METHODS
-from curate.models.resolve import is_tokenizer_file
+from curate.models.tokenizer_files import is_tokenizer_file
 from curate.sources.registry import FORMATS
 from curate.storage.fingerprint import fingerprint
 
