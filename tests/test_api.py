@@ -143,7 +143,21 @@ def test_an_observer_hears_of_every_stage(world, tmp_path):
             pass
 
     curate.run(world.settings(), tmp_path / "run", observer=Listening())
-    stages = ["inputs", "prepare", "proxy", "target", "featurize", "fit", "weigh", "select", "render", "seal", "report"]
+    stages = [
+        "inputs",
+        "prepare",
+        "tokenize",
+        "tokenize_target",
+        "proxy",
+        "target",
+        "featurize",
+        "fit",
+        "weigh",
+        "select",
+        "render",
+        "seal",
+        "report",
+    ]
     assert [name for name in heard if isinstance(name, str)] == stages
     counted = heard[heard.index("featurize") + 1 : heard.index("fit")]
     assert sum(counted) == 60

@@ -12,9 +12,6 @@ from curate.errors import ModelError
 from curate.exports.base import Tokenizer, Whole, chats
 from curate.sources.values import python_table
 
-TURN = {"role", "content"}
-"""Keys of a plain message."""
-
 
 def conversational(table: pa.Table, whole: Whole) -> pa.Table:
     """The table with conversations that a trainer's own rendering gives the same text as the run's.
@@ -64,11 +61,12 @@ def _tokenizer(whole: Whole) -> Tokenizer | None:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Whether a column holds lists of messages of `role` and `content`, both texts."""
+    """Whether a column holds lists of messages of texts alone, by `role` and `content`."""
     value = getattr(kind, "value_type", None)
     if not isinstance(value, pa.StructType):
         return False
-    return {field.name for field in value} == TURN and all(pa.types.is_string(field.type) for field in value)
+    names, texts = {field.name for field in value}, (pa.string(), pa.large_string(), pa.null())
+    return {"role", "content"} <= names and "from" not in names and all(field.type in texts for field in value)
 
 
 def _lists(rows: list[list[Any]]) -> pa.Array:

@@ -21,6 +21,8 @@ from curate.runs.tokens import reasons_of
 from curate.runs.weights import written, written_weights
 from curate.sinks.base import OutputConfig
 from curate.sinks.selection import Selection, counts, select
+from curate.sources import base as sources
+from curate.sources import rows
 from curate.storage import tables
 
 TOKENS = "token_weight"
@@ -138,7 +140,13 @@ def valid(job: Job, shard: int) -> NDArray[np.bool_]:
     part, record = job.parts[shard], _checked(job, shard)
     if record is not None and not record.rows_dropped:
         return np.ones(part.rows, np.bool_)
-    return np.array([reason is None for reason in reasons_of(job, shard)], np.bool_)
+    if record is not None:
+        reasons = reasons_of(job, shard)
+    else:
+        reasons = rows.check(
+            sources.read(part, job.source.schema, [*job.pipeline.pool.fields.values()]), job.pipeline.pool
+        )
+    return np.array([reason is None for reason in reasons], np.bool_)
 
 
 def _checked(job: Job, shard: int) -> Commit | None:

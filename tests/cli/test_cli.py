@@ -78,13 +78,25 @@ def test_plan_prints_every_stage_and_writes_nothing(curate, world, tmp_path):
     assert called.code == 0
     lines = called.out.splitlines()
     assert lines[0].split() == ["stage", "tasks", "rows", "tokens", "time", "memory", "a", "worker", "disk"]
-    assert [line.split()[0] for line in lines[1:10]] == list(STAGES)
+    assert [line.split()[0] for line in lines[1:12]] == list(STAGES)
     assert lines[10].startswith("60 rows in 4 shards, proxy of ")
     assert "1 worker of" in lines[10]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.yaml"]
 
 
-STAGES = ("prepare", "proxy", "target", "featurize", "fit", "weigh", "select", "render", "seal")
+STAGES = (
+    "prepare",
+    "tokenize",
+    "tokenize_target",
+    "proxy",
+    "target",
+    "featurize",
+    "fit",
+    "weigh",
+    "select",
+    "render",
+    "seal",
+)
 
 
 def test_weigh_by_another_method_reuses_the_features(curate, copy):
@@ -141,8 +153,8 @@ def test_status_lists_stages_and_says_whether_the_dataset_is_whole(curate, copy)
     assert called.code == 0
     assert lines[0] == ["stage", "done", "of", "rows", "dropped", "time"]
     assert [line[0] for line in lines[1:10]] == list(STAGES)
-    assert lines[4][:5] == ["featurize", "4", "4", "60", "0"]
-    assert lines[10] == ["finished:", "dataset", "complete"]
+    assert lines[6][:5] == ["featurize", "4", "4", "60", "0"]
+    assert lines[12] == ["finished:", "dataset", "complete"]
     (copy / "manifest.json").unlink()
     assert "stopped: run the same `curate run` again" in curate("status", copy).out
     with lock.exclusive(copy / ".lock"):

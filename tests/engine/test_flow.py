@@ -331,7 +331,7 @@ def test_a_bad_row_stops_the_run_and_is_named(run, tmp_path):
 @pytest.mark.parametrize("method", ["bds", "random"])
 @pytest.mark.parametrize("output", [{}, {"mode": "filtered", "keep": 0.5}, {"mode": "resampled", "rows": 30}])
 def test_every_row_is_written_or_set_apart_with_its_reason(run, tmp_path, method, output):
-    pool = {"path": str(as_parquet(tmp_path, with_bad_rows())), "on_bad_row": "drop"}
+    pool = {"path": str(as_parquet(tmp_path, with_bad_rows())), "on_bad_row": "drop", "max_dropped": 0.1}
     found = run(pool=pool, method={"name": method}, output=output)
     table, reasons = tiny_world.written(found), tiny_world.dropped(found)
     apart = [
@@ -350,10 +350,10 @@ def test_every_row_is_written_or_set_apart_with_its_reason(run, tmp_path, method
 
 
 def test_a_row_with_nothing_to_predict_is_set_apart(run, tmp_path):
-    rows = [{"id": row, "text": "a" if row == 4 else text} for row, text in enumerate(tiny_world.texts(40))]
-    found = run(pool={"path": str(as_parquet(tmp_path, rows))})
+    rows = [{"id": row, "text": "</s>" if row == 4 else text} for row, text in enumerate(tiny_world.texts(40))]
+    found = run(pool={"path": str(as_parquet(tmp_path, rows)), "on_bad_row": "drop"})
     assert 4 not in tiny_world.written(found)["id"].to_pylist()
-    assert tiny_world.dropped(found) == ["no token to predict within max_tokens"]
+    assert tiny_world.dropped(found) == ["no token to predict"]
 
 
 def test_an_unusable_target_row_is_named(run, tmp_path):
@@ -404,7 +404,7 @@ def test_a_pool_without_rows_is_refused(run, tmp_path, method):
 
 
 def test_a_pool_of_which_every_row_is_set_apart_is_refused(run, tmp_path):
-    pool = {"path": str(as_jsonl(tmp_path, [{"text": None}, {"text": ""}])), "on_bad_row": "drop"}
+    pool = {"path": str(as_jsonl(tmp_path, [{"text": None}, {"text": ""}])), "on_bad_row": "drop", "max_dropped": 1.0}
     for method in METHODS:
         with pytest.raises(DataError):
             run(method, pool=pool, **tiny_world.own(method))

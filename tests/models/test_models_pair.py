@@ -70,7 +70,7 @@ def test_excess_losses_are_those_of_two_models_row_by_row(opened):
     fresh, root = opened
     both = pair(opened)
     given = rows(both.language_model)
-    found = excess_losses(both, given, token_budget=60, place=str)
+    found = excess_losses(both, given, max_tokens=48, token_budget=60, place=str)
     proxy, reference = fresh(), fresh()
     loading.restore(proxy, root / "proxy")
     loading.restore(reference, root / "reference")
@@ -94,7 +94,7 @@ def test_the_proxy_may_be_a_model_that_is_there_already(opened):
     loading.restore(loaded, root / "proxy")
     both, files = load_pair(loaded, reference=root / "reference"), pair(opened)
     given = rows(loaded)
-    first, second = (excess_losses(each, given, token_budget=100, place=str) for each in (both, files))
+    first, second = (excess_losses(each, given, max_tokens=48, token_budget=100, place=str) for each in (both, files))
     assert torch.equal(first.values.nan_to_num(7.0), second.values.nan_to_num(7.0))
 
 
@@ -102,7 +102,7 @@ def test_a_pair_leaves_no_graph_and_changes_neither_model(opened):
     both = pair(opened)
     kept = loading.trained(both.language_model)
     twin = {name: each.detach().clone() for name, each in both.reference.descent.parameters.items()}
-    excess_losses(both, rows(both.language_model), token_budget=100, place=str)
+    excess_losses(both, rows(both.language_model), max_tokens=48, token_budget=100, place=str)
     assert loading.trained(both.language_model) == kept
     assert all(torch.equal(each, twin[name]) for name, each in both.reference.descent.parameters.items())
     parameters = [*both.language_model.model.parameters(), *both.reference.descent.parameters.values()]

@@ -170,12 +170,12 @@ def test_what_cannot_be_carried_is_refused(world: World, weigher: Path, tmp_path
 
 def test_a_row_without_a_token_to_predict_is_set_apart_with_its_reason(world: World, tmp_path: Path):
     lines = tiny_world.texts(20)
-    lines[3] = "a"
+    lines[3] = "</s>"  # an end, and nothing before it
     pq.write_table(pa.table({"id": list(range(20)), "text": lines}), tmp_path / "pool.parquet")
-    content = world.settings(method=DWM)
+    content = world.settings(method=DWM, pool={"on_bad_row": "drop"})
     content["pool"]["path"] = str(tmp_path / "pool.parquet")
     run = flow.run(config.validate(content), tmp_path / "run")
-    assert tiny_world.dropped(run) == ["no token to predict within max_tokens"]
+    assert tiny_world.dropped(run) == ["no token to predict"]
 
 
 def test_generations_refresh_the_weighting_model(world: World, tmp_path: Path):

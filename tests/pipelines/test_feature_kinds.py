@@ -172,7 +172,7 @@ def test_losses_are_stored_as_they_are_for_a_method_that_reads_them(run, world, 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(world.model), tiny_world.load_tokenizer(world.model)
     rows = matrix(found)
     for row, text in enumerate(tiny_world.texts(60)):
-        ids = torch.tensor(tokenizer([text])["input_ids"])[:, :48]
+        ids = torch.tensor(tokenizer([text + "</s>"])["input_ids"])[:, :48]
         with torch.no_grad():
             loss = float(model(ids, labels=ids).loss)
         assert rows[row] == pytest.approx([loss, ids.shape[1] - 1], rel=1e-5)
@@ -185,9 +185,9 @@ def test_losses_are_refused_by_a_method_that_compares_directions(run):
 
 
 def test_a_row_with_nothing_to_predict_is_set_apart_from_embeddings(run, tmp_path):
-    rows = [{"id": row, "text": "a" if row == 4 else text} for row, text in enumerate(tiny_world.texts(40))]
+    rows = [{"id": row, "text": "</s>" if row == 4 else text} for row, text in enumerate(tiny_world.texts(40))]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pool.parquet")
-    found = run(pool={"path": str(tmp_path / "pool.parquet")}, features=VECTORS["embeddings"])
+    found = run(pool={"path": str(tmp_path / "pool.parquet"), "on_bad_row": "drop"}, features=VECTORS["embeddings"])
     assert tiny_world.dropped(found) == [NO_LOSS]
     assert 4 not in tiny_world.written(found)["id"].to_pylist()
 
@@ -254,7 +254,7 @@ def test_every_checkpoint_has_its_own_moments_of_adam(run, world, lora):
         moments = load_optimizer((state / "optimizer.safetensors").read_bytes())
         adam = make_preconditioner(model, moments, beta1=0.9, beta2=0.95)
         for number, row in enumerate(rows):
-            ids = model.tokenizer(tiny_world.texts(60)[row])["input_ids"][:48]
+            ids = model.tokenizer(tiny_world.texts(60)[row] + "</s>")["input_ids"][:48]
             batch = collate([0], [ids], [[False, *[True] * (len(ids) - 1)]])
             values, _ = persample.features(model, batch, projection=ProjectionSettings(dim=64), preconditioner=adam)
             expected[number] = np.append(expected[number], share**0.5 * unit(values.numpy())[0])

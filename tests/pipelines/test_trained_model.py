@@ -80,7 +80,7 @@ def test_adam_directions_come_from_the_trainers_checkpoint(world, trained, tmp_p
     adam = make_preconditioner(language_model, moments, beta1=0.9, beta2=0.95)
     stored = store.rows(tables.read_arrow(found / "features" / "part-00000.arrow"))
     for row in (0, 5):
-        ids = language_model.tokenizer(tiny_world.texts(60)[row])["input_ids"][:48]
+        ids = language_model.tokenizer(tiny_world.texts(60)[row] + "</s>")["input_ids"][:48]
         batch = collate([0], [ids], [[False, *[True] * (len(ids) - 1)]])
         values, _ = persample.features(
             language_model, batch, projection=ProjectionSettings(dim=64), preconditioner=adam

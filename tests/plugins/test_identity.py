@@ -36,14 +36,16 @@ def test_a_run_with_our_own_components_is_named_by_what_it_was_named_by_before(w
     pipeline = config.validate(world.settings(method={"name": "less"}))
     record, version = survey(world), inputs.version("curate")
     settings, pool, [target] = config.to_dict(pipeline), record.pool["fingerprint"], record.targets
-    reading, text = [{"text": "text"}, 100_000], {"on_nonfinite", "batch_tokens"}
+    reading, text = [{"text": "text"}, None, "all"], {"on_nonfinite", "batch_tokens"}
     named = record.stages
     assert text <= settings["features"].keys()
     assert named["prepare"] == fingerprint("prepare", version, [], pool, reading, [20, "error"])
     seen = [["target", target["fingerprint"], reading, None]]
     features = [settings["features"], None]
-    assert named["target"] == fingerprint("target", version, [named["proxy"]], seen, features)
-    assert named["featurize"] == fingerprint("featurize", version, [named["prepare"], named["proxy"]], features)
+    on = [named["tokenize_target"], named["proxy"]]
+    assert named["target"] == fingerprint("target", version, on, seen, features)
+    on = [named["prepare"], named["tokenize"], named["proxy"]]
+    assert named["featurize"] == fingerprint("featurize", version, on, features)
     on = [named["featurize"], named["target"]]
     assert named["fit"] == fingerprint("fit", version, on, settings["method"], pipeline.seed)
     assert {*record.environment} == {

@@ -66,5 +66,5 @@ def test_rows_that_were_set_aside_are_left_out(world: World, tmp_path: Path) -> 
     texts: list[str | None] = [*tiny_world.texts(12)]
     texts[2] = None
     pq.write_table(pa.table({"text": texts}), tmp_path / "pool.parquet")
-    changes = {"pool": {"path": str(tmp_path / "pool.parquet"), "on_bad_row": "drop"}}
+    changes = {"pool": {"path": str(tmp_path / "pool.parquet"), "on_bad_row": "drop", "max_dropped": 0.1}}
     assert stability(world, "dropped", **changes)["rows"] == 11
