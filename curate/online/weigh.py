@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from curate.stages import weigh
+from curate.stages.stage import all_read
 
 if TYPE_CHECKING:
     from curate.runs.job import Job
@@ -37,4 +38,4 @@ def work(job: Job, index: int) -> Outcome:
     return weigh.outcome(job, index, weights=weights, reasons=reasons, columns=columns)
 
 
-STAGE = replace(weigh.STAGE, reads=("rescore",), work=work)
+STAGE = replace(weigh.STAGE, reads=("rescore",), without=all_read, work=work)

@@ -38,7 +38,7 @@ def work(job: Job, index: int) -> Outcome:
 
 def without(pipeline: Pipeline) -> tuple[str, ...]:
     """No proxy where the features need none."""
-    return target.without(pipeline)
+    return () if pipeline.features.needs_model else ("tokenize", "proxy")
 
 
 def identity(inputs: Inputs) -> list[Any]:

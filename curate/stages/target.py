@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from curate.stages.identity import TOKENS, features, reader, target_rows
+from curate.stages.identity import features, reader, target_rows
 from curate.stages.stage import Cost, Scope, Stage, unknown
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def needed(pipeline: Pipeline) -> bool:
 
 def without(pipeline: Pipeline) -> tuple[str, ...]:
     """No proxy where the features need none."""
-    return () if pipeline.features.needs_model else (*TOKENS, "proxy")
+    return () if pipeline.features.needs_model else ("tokenize_target", "proxy")
 
 
 def identity(inputs: Inputs) -> list[Any]:

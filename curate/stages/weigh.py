@@ -9,6 +9,7 @@ from curate.stages.stage import Cost, Scope, Stage
 if TYPE_CHECKING:
     import numpy as np
 
+    from curate.config import Pipeline
     from curate.runs.job import Job
     from curate.stages.estimate import Estimate
     from curate.stages.identity import Inputs
@@ -97,6 +98,11 @@ def _masked(state: dict[str, np.ndarray], features: Features) -> np.ndarray:
     return state["masked"][start : start + features.rows]
 
 
+def without(pipeline: Pipeline) -> tuple[str, ...]:
+    """No tokens, unless their number cuts the output."""
+    return () if pipeline.output.tokens is not None else ("tokenize",)
+
+
 def identity(inputs: Inputs) -> list[Any]:
     """Whether tokens are counted."""
     return [inputs.pipeline.output.tokens is not None]
@@ -112,4 +118,6 @@ def cost(estimate: Estimate) -> Cost:
     return Cost(tokens=tokens, operations=operations, memory=memory, disk=12 * rows + estimate.token_weight_bytes)
 
 
-STAGE = Stage("weigh", Scope.PER_SHARD, ("fit",), work, identity=identity, cost=cost, reusable=True)
+STAGE = Stage(
+    "weigh", Scope.PER_SHARD, ("fit", "tokenize"), work, without=without, identity=identity, cost=cost, reusable=True
+)

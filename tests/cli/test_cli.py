@@ -79,8 +79,8 @@ def test_plan_prints_every_stage_and_writes_nothing(curate, world, tmp_path):
     lines = called.out.splitlines()
     assert lines[0].split() == ["stage", "tasks", "rows", "tokens", "time", "memory", "a", "worker", "disk"]
     assert [line.split()[0] for line in lines[1:12]] == list(STAGES)
-    assert lines[10].startswith("60 rows in 4 shards, proxy of ")
-    assert "1 worker of" in lines[10]
+    assert lines[12].startswith("60 rows in 4 shards, proxy of ")
+    assert "1 worker of" in lines[12]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.yaml"]
 
 
@@ -152,7 +152,7 @@ def test_status_lists_stages_and_says_whether_the_dataset_is_whole(curate, copy)
     lines = [line.split() for line in called.out.splitlines()]
     assert called.code == 0
     assert lines[0] == ["stage", "done", "of", "rows", "dropped", "time"]
-    assert [line[0] for line in lines[1:10]] == list(STAGES)
+    assert [line[0] for line in lines[1:12]] == list(STAGES)
     assert lines[6][:5] == ["featurize", "4", "4", "60", "0"]
     assert lines[12] == ["finished:", "dataset", "complete"]
     (copy / "manifest.json").unlink()
