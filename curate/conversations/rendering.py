@@ -78,7 +78,7 @@ class Renderer:
         spans = self._spans(given, written, laid)
         kept = [part for span in spans if span.turn in taken for part in self._part(span, laid)]
         lost = laid.lost_reasoning if any(_reasons(turn) for turn in given.turns) else 0
-        return Rendered(given.text, tuple(span for span in kept if span.end > span.start), lost)
+        return Rendered(given.text, tuple(span for span in kept if span.marked or span.end > span.start), lost)
 
     def prompt(self, turns: Sequence[Any], tools: Any = None, options: Mapping[str, Any] | None = None) -> str:
         """The text of a prompt, with the beginning of the answer. Raises RowError."""
@@ -120,8 +120,7 @@ class Renderer:
                 own = [Span(start, end, turn) for (start, end), turn in zip(merged, written, strict=True)]
             else:
                 own = [span for turn in written for span in laid.spans(turn)]
-            places = [(start, end) for start, end in given.places if end > start]
-            return [Span(start, end, _owner(start, end, own), marked=True) for start, end in places]
+            return [Span(start, end, _owner(start, end, own), marked=True) for start, end in given.places]
         found.sort(key=lambda span: span.start)
         if any(one.end > other.start for one, other in pairwise(found)):
             raise RowError("the chat template does not keep the turns in order")

@@ -27,6 +27,7 @@ class Reading:
         whole: tokens of the same rows before anything was cut off.
         cut: rows of which not all is read.
         lost_reasoning: turns whose reasoning the chat template leaves out.
+        dated: whether the chat template writes the date of the day.
     """
 
     rows: int
@@ -36,18 +37,21 @@ class Reading:
     whole: int = 0
     cut: int = 0
     lost_reasoning: int = 0
+    dated: bool = False
 
     @classmethod
     def of(cls, records: Iterable[Commit]) -> Reading:
         """The sum of what the tasks of `prepare`, or of `tokenize`, found."""
         rows = dropped = tokens = whole = cut = lost = 0
+        dated = False
         reasons = Counter[str]()
         for record in records:
             rows, dropped = rows + record.rows_in, dropped + record.rows_dropped
             reasons.update(record.facts.get("reasons", {}))
             tokens, whole = tokens + record.facts.get("tokens", 0), whole + record.facts.get("whole", 0)
             cut, lost = cut + record.facts.get("cut", 0), lost + record.facts.get("lost_reasoning", 0)
-        return cls(rows, dropped, reasons, tokens, whole, cut, lost)
+            dated = dated or record.facts.get("dated", False)
+        return cls(rows, dropped, reasons, tokens, whole, cut, lost, dated)
 
     @property
     def why(self) -> str:
@@ -84,6 +88,8 @@ class Reading:
                 f" model.max_tokens: {model['max_tokens']}, and model.long_rows is {model['long_rows']}"
                 f" (`chunks` reads all of a row)"
             )
+        if self.dated:
+            yield "the chat template writes today's date: the same run on another day would read other tokens"
         if self.lost_reasoning:
             yield (
                 f"the chat template leaves out the reasoning of {self.lost_reasoning:,} turns, which later turns follow:"

@@ -57,6 +57,7 @@ def counted(found: Tokenized) -> dict[str, Any]:
         "whole": sum(row.whole for row in read),
         "cut": sum(len(row.ids) < row.whole for row in read),
         "lost_reasoning": found.lost_reasoning,
+        "dated": found.dated,
         "reasons": dict(Counter(reason for reason in found.reasons if reason is not None).most_common(REASONS)),
     }
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from curate.conversations import Rendered, Renderer, RowError, token_masks
 from curate.models.base import LongRows
-from curate.sources.columns import recognised
+from curate.sources.columns import holds_messages, recognised
 from curate.sources.config import CHARS, SourceConfig
 from curate.sources.long_rows import fitted
 from curate.sources.rows import check
@@ -26,6 +26,10 @@ from curate.types import NO_LOSS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+DATE = "strftime_now"
+"""What a chat template asks for the date."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,8 @@ class RowReader:
                 continue
             tokens[row], reasons[row] = self._fitted(found)
             lost += found.lost_reasoning
-        return Tokenized(tokens, reasons, lost)
+        dated = "text" not in columns and holds_messages(kept.schema.field(next(iter(named.values()))).type)
+        return Tokenized(tokens, reasons, lost, dated and DATE in str(self._tokenizer.chat_template))
 
     def _fitted(self, found: _Encoded) -> tuple[Tokens | None, str | None]:
         """What is read of a row; or why nothing is."""

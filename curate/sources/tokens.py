@@ -28,8 +28,10 @@ class Tokenized:
         rows: a row's tokens; None where there is a reason why it cannot be read.
         reasons: None where it can.
         lost_reasoning: turns whose reasoning the chat template leaves out.
+        dated: whether a chat template was used that writes the date of the day.
     """
 
     rows: list[Tokens | None]
     reasons: list[str | None]
     lost_reasoning: int = 0
+    dated: bool = False
