@@ -46,7 +46,7 @@ def status(
 
 def inspect(
     source: Annotated[
-        Path, typer.Argument(metavar="RUN|FILE", help="A run directory; with --rows a data or pipeline file.")
+        Path, typer.Argument(metavar="RUN", help="A run directory; with --rows a data or pipeline file.")
     ],
     top: Annotated[int | None, typer.Option(min=1, max=MOST, metavar="N", help="The N heaviest samples.")] = None,
     bottom: Annotated[int | None, typer.Option(min=1, max=MOST, metavar="N", help="The N lightest samples.")] = None,

@@ -142,14 +142,14 @@ class Flow:
         if stage in ("prepare", "tokenize") and not generated:
             tasks -= self._record.generated
         self._run(stage, range(tasks))
-        if stage in ("prepare", "tokenize") and not generated:
+        if stage in ("prepare", "tokenize", "featurize") and not generated:
             self._look_at_rows(stage)
 
     def _look_at_rows(self, stage: str) -> None:
-        """Say how much of the rows is read, before any model is loaded. Raises DataError if too many were set aside."""
+        """Say how much of the rows is read, before a model is loaded. Raises DataError if too many were set aside."""
         shards = range(self._record.shards - self._record.generated)
         found, config = Reading.of(commits.require(self._paths, stage, index) for index in shards), self._record.config
-        if stage == "tokenize" or "tokenize" not in self._record.stages:
+        if stage == "tokenize" or (stage == "prepare" and "tokenize" not in self._record.stages):
             for line in found.lines(config["model"]):
                 self._observer.note(line)
         limit = self._limit

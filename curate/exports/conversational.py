@@ -63,10 +63,14 @@ def _tokenizer(whole: Whole) -> Tokenizer | None:
 def _is_plain(kind: pa.DataType) -> bool:
     """Whether a column holds lists of messages of texts alone, by `role` and `content`."""
     value = getattr(kind, "value_type", None)
-    if not isinstance(value, pa.StructType):
+    if value is None or not pa.types.is_struct(value):
         return False
-    names, texts = {field.name for field in value}, (pa.string(), pa.large_string(), pa.null())
-    return {"role", "content"} <= names and "from" not in names and all(field.type in texts for field in value)
+    fields, texts = (
+        [value.field(place) for place in range(value.num_fields)],
+        (pa.string(), pa.large_string(), pa.null()),
+    )
+    names = {field.name for field in fields}
+    return {"role", "content"} <= names and "from" not in names and all(field.type in texts for field in fields)
 
 
 def _lists(rows: list[list[Any]]) -> pa.Array:

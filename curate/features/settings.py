@@ -17,8 +17,9 @@ DEFAULT = "gradients"
 class FeaturesConfig(Section):
     """Settings that all kinds of features share."""
 
-    on_nonfinite: Literal["error", "drop"] = "error"
-    """A sample with a loss or feature that is not finite stops the run (`error`) or is set aside with the reason (`drop`)."""
+    on_nonfinite: Literal["error", "drop"] | None = None
+    """A sample with a loss or feature that is not finite stops the run (`error`) or is set aside with the reason (`drop`); by
+    default as `pool.on_bad_row` says."""
 
     @property
     def needs_model(self) -> bool:

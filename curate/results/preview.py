@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from curate import config
+from curate.errors import ConfigError
 from curate.models import resolve
 from curate.models.base import ModelConfig
 from curate.models.loading import load_tokenizer
@@ -71,17 +73,26 @@ def preview(path: Path, count: int, model: str | None = None) -> Previews:
     Raises:
         ConfigError, DataError, ModelError: the file, its columns or the tokenizer cannot be used.
     """
+    chosen = _named(model) if model is not None else None
     if path.suffix in PIPELINES:
         pipeline = config.load(path, [])
         pool, settings = pipeline.pool, pipeline.model
-        if model is not None:
-            settings = (settings or ModelConfig(name=model)).model_copy(update={"name": model, "tokenizer": None})
+        if chosen is not None:
+            settings = (settings or chosen).model_copy(update={"name": chosen.name, "tokenizer": None})
     else:
-        pool, settings = PoolConfig(path=str(path)), ModelConfig(name=model) if model is not None else None
+        pool, settings = PoolConfig(path=str(path)), chosen
     source = sources.scan(pool, shard_rows=pool.shard_rows)
     pool, table = recognised(pool, source.schema), _first(source, pool.shard_rows, count)
     rows = _texts(table, pool) if settings is None else _tokens(table, pool, settings)
     return Previews(pool.fields, rows)
+
+
+def _named(model: str) -> ModelConfig:
+    """A model by its name. Raises ConfigError for what is no name."""
+    try:
+        return ModelConfig(name=model)
+    except ValidationError as error:
+        raise ConfigError("--model", repr(model), "a directory or a Hub id", "Name the model.") from error
 
 
 def _first(source: sources.Source, shard_rows: int, count: int) -> pa.Table:

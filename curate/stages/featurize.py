@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from curate.stages.identity import Inputs
     from curate.storage.outputs import Outcome
 
+REASONS = 20
+"""Different reasons that the commit record counts."""
 FIX_NONFINITE = "Set features.on_nonfinite: drop to set such rows aside, or look at the row."
 
 
@@ -28,12 +31,14 @@ def work(job: Job, index: int) -> Outcome:
     from curate.storage.outputs import Outcome
 
     settings, found = job.pipeline.features, shard_features.features_of_shard(job, index)
+    strict = (settings.on_nonfinite or job.pipeline.pool.on_bad_row) == "error"
     for row, reason in enumerate(found.reasons):
-        if settings.on_nonfinite == "error" and reason is not None and reason.startswith(NONFINITE):
+        if strict and reason is not None and reason.startswith(NONFINITE):
             raise DataError(job.place(index, row), reason, "a finite feature and loss", FIX_NONFINITE)
-    dropped = sum(reason is not None for reason in found.reasons)
+    why = Counter(reason for reason in found.reasons if reason is not None)
     part = store.to_table(found, dtype=settings.dtype, spec=shard_features.spec(job))
-    return Outcome({job.paths.features(index): part}, rows_in=len(found.reasons), rows_dropped=dropped)
+    facts = {"reasons": dict(why.most_common(REASONS))}
+    return Outcome({job.paths.features(index): part}, rows_in=len(found.reasons), rows_dropped=why.total(), facts=facts)
 
 
 def without(pipeline: Pipeline) -> tuple[str, ...]:
