@@ -14,21 +14,21 @@ Turn = dict[str, Any]
 def forms(turns: list[Turn], *, strings: bool, parts: bool) -> Iterator[list[Turn]]:
     """The conversation as a template may want it, the likeliest form first.
 
+    Contents have one form only, the one that the template shows: another may be taken without a word, and shown as nothing.
+
     Args:
         turns: normalised.
         strings: whether the template shows contents that are strings.
         parts: whether it shows contents that are lists of parts.
     """
-    contents = [_as_parts] if parts and not strings else [_as_strings] if strings and not parts else [_as_given]
-    contents += [each for each in (_as_strings, _as_parts) if each not in contents]
+    content = _as_parts if parts and not strings else _as_strings if strings and not parts else _as_given
     calls = [_as_given, _with_objects, _with_json] if any(turn.get("tool_calls") for turn in turns) else [_as_given]
     seen = list[list[Turn]]()
-    for content in contents:
-        for call in calls:
-            made = [call(content(turn)) for turn in turns]
-            if made not in seen:
-                seen.append(made)
-                yield made
+    for call in calls:
+        made = [call(content(turn)) for turn in turns]
+        if made not in seen:
+            seen.append(made)
+            yield made
 
 
 def tool_list(tools: Any) -> list[Any] | None:
@@ -39,6 +39,13 @@ def tool_list(tools: Any) -> list[Any] | None:
     if not isinstance(found, list):
         raise RowError(f"tools: not a list ({type(found).__name__})")
     return [_parsed(tool, "tools") if isinstance(tool, str) else tool for tool in found]
+
+
+def given_options(options: Any) -> dict[str, Any]:
+    """Further arguments for the template, without what is null. Raises RowError for what is no object."""
+    if options is not None and not isinstance(options, Mapping):
+        raise RowError(f"chat_template_kwargs: not an object ({type(options).__name__})")
+    return {key: value for key, value in (options or {}).items() if value is not None}
 
 
 def _parsed(text: str, what: str) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from curate.conversations.forms import Turn, forms, tool_list
+from curate.conversations.forms import Turn, forms, given_options, tool_list
 from curate.conversations.laid import Laid, Layer, Part
 from curate.conversations.marking import THINKING
 from curate.conversations.normalise import RowError, counts, normalised, reasoning, texts
@@ -91,8 +91,7 @@ class Renderer:
 
     def _given(self, turns: Sequence[Any], tools: Any, options: Mapping[str, Any] | None) -> _Given:
         """The conversation in the first form that the template takes well, else in the first that it takes. Raises RowError."""
-        own = tool_list(tools)
-        options = {key: value for key, value in (options or {}).items() if value is not None}
+        own, options = tool_list(tools), given_options(options)
         taken, refused = None, None
         for form in forms(
             normalised(list(turns)), strings=self._template.takes_strings, parts=self._template.takes_parts

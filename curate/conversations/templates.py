@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 PROBE = ("curateprobeone", "curateprobetwo")
-SILENT = (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError)
+SILENT = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What a template raises that refuses a conversation, on purpose or since it does not expect it."""
 
 Turns = Sequence[Mapping[str, Any]]
@@ -90,6 +90,10 @@ class Template:
         except SILENT as error:
             raise RowError(f"the chat template refuses it: {shown(str(error), 200)[1:-1]}") from error
         texts, places = made
+        try:
+            texts[0].encode()
+        except UnicodeEncodeError as error:
+            raise RowError("a lone surrogate, which UTF-8 cannot hold") from error
         return texts[0], places[0] if places else []
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from importlib import resources
@@ -195,6 +196,12 @@ class Judge:
             return self._compared(ids, mask, oracle)
         return next(self._faults(given, got), "exact")
 
+    def shows(self, turns: list[dict[str, Any]], tools: Any) -> list[str]:
+        """What was said and is not in the text, of a conversation that is not refused; what a form lost would be here."""
+        text = self._renderer(turns, tools).text
+        said = [turn["content"].rpartition("</think>")[2].strip() for turn in turns if isinstance(turn["content"], str)]
+        return [words for words in said if words not in text and json.dumps(words)[1:-1] not in text]
+
     def _compared(self, ids: list[int], mask: list[bool], oracle: list[bool]) -> str:
         """Whether two masks are equal, or differ in bytes that are no characters of their own."""
         if mask == oracle:
@@ -269,7 +276,5 @@ def table() -> dict[str, dict[str, str]]:
 
 
 if __name__ == "__main__":
-    import json
-
     place = Path(__file__).parent / "results" / "templates.json"
     place.write_text(json.dumps(table(), indent=1, ensure_ascii=False) + "\n")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.conversations import RowError
+from curate.conversations import Renderer, RowError
 from tests.conversations import battery
 
 RESULTS = Path(__file__).parent / "results" / "templates.json"
@@ -116,8 +116,6 @@ def test_sharegpt_and_parts_are_the_same_conversation():
 
 
 def _inside(loss_on: str, turns: list, tools: object = None, name: str = "qwen3") -> list[str]:
-    from curate.conversations import Renderer
-
     made = battery.tokenizer()
     made.chat_template = battery.trl_templates()[name]
     found = Renderer(made, loss_on=loss_on)(turns, tools)
@@ -138,3 +136,42 @@ def test_a_message_may_say_that_it_takes_no_loss():
     for key, value in (("weight", 0), ("train", False), ("loss", False)):
         turns = [battery.user("Q"), battery.assistant("A", **{key: value}), battery.user("Q"), battery.assistant("B")]
         assert _inside("all", turns, name="llama3") == ["B<|eot_id|>"]
+
+
+@pytest.mark.parametrize(
+    ("template", "turn", "options", "fault"),
+    [
+        (
+            "{{ 1 // (messages | length - 2) }}",
+            {},
+            None,
+            "the chat template refuses it: integer division or modulo by zero",
+        ),
+        (
+            "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+            {},
+            None,
+            "the chat template refuses it: maximum recursion",
+        ),
+        (None, {"content": "a \ud800"}, None, "a lone surrogate, which UTF-8 cannot hold"),
+        (None, {}, "enable_thinking", "chat_template_kwargs: not an object (str)"),
+        (None, {}, {"tools": []}, "the chat template refuses it: "),
+    ],
+)
+def test_whatever_goes_wrong_with_a_row_is_its_own_fault(template, turn, options, fault):
+    made = battery.tokenizer()
+    made.chat_template = template or battery.trl_templates()["qwen3"]
+    with pytest.raises(RowError) as error:
+        Renderer(made)([battery.user("Q"), {**battery.assistant("A"), **turn}], None, options)
+    assert str(error.value).startswith(fault)
+
+
+def test_no_words_of_a_plain_conversation_are_lost():
+    """A content in a form that a template takes without a word, and shows as nothing, would be."""
+    lost = {}
+    for name, template in battery.trl_templates().items():
+        judge = battery.Judge(template, None)
+        for case, turns in battery.PLAIN.items():
+            if not judge.verdict(turns, None).startswith("refused"):
+                lost[name, case] = judge.shows(turns, None)
+    assert {key: words for key, words in lost.items() if words} == {}
