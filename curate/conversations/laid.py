@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ from curate.conversations.forms import Turn
 from curate.conversations.marking import Kind, Marking, Marks, Slot
 from curate.conversations.normalise import RowError
 from curate.conversations.skeletons import Skeleton
-from curate.conversations.spans import Locator, Span, carried
+from curate.conversations.spans import Locator, Span, answered, carried
 from curate.conversations.templates import Template
 
 KEPT = 4096
@@ -144,14 +144,23 @@ class Laid:
 
     def _by_difference(self, turn: int) -> list[Span]:
         """The places of a turn, by the same conversation with marks in this turn alone."""
-        locator, marking = self.locator, Marking(self.locator.marks, ids=False)
-        varied = [*self.turns[:turn], marking.turn(turn, self.turns[turn]), *self.turns[turn + 1 :]]
-        text = locator.template.render(varied, locator.tools, locator.options)
-        found = locator.places(varied, text, turn, set(range(len(marking.slots))))
+        results = answered(self.turns, turn)
+        found, text = self._varied(turn, range(turn, results))
+        if len(found) < 2 and results > turn + 1:  # no result between what the turn says: its own words are enough
+            found, text = self._varied(turn, [turn])
         spans = [span for each in found if (span := carried(each, text, self.text)) is not None]
         if len(spans) < len(found):
             raise RowError(f"turn {turn}: the chat template writes other text around it than around other words")
         return spans
+
+    def _varied(self, turn: int, places: Iterable[int]) -> tuple[list[Span], str]:
+        """The places of a turn in the same conversation with marks in some turns, and its rendering."""
+        locator, marking = self.locator, Marking(self.locator.marks, ids=False)
+        varied = list(self.turns)
+        for place in places:
+            varied[place] = marking.turn(place, self.turns[place])
+        text = locator.template.render(varied, locator.tools, locator.options)
+        return locator.places(varied, text, turn, _own(marking.slots, turn)), text
 
 
 def _own(slots: list[Slot], turn: int) -> set[int]:

@@ -145,19 +145,34 @@ class Marking:
         return text[:begin] + self._marks.mark(len(self.slots) - 1) + text[begin + len(core) :]
 
 
-def shown(turn: Mapping[str, Any], mark: str) -> Iterator[dict[str, Any]]:
-    """Messages like one without a text, with a mark where the template may show it."""
-    calls = turn.get("tool_calls")
-    if isinstance(calls, list) and calls and isinstance(calls[0], Mapping):
-        yield {**turn, "tool_calls": [_with_argument(calls[0], mark), *calls[1:]]}
-    parts = isinstance(turn.get("content"), list)
-    yield {**turn, "content": [{"type": "text", "text": mark}] if parts else mark}
+def shown(turn: Mapping[str, Any], marks: Marks, number: int, *, told: bool) -> Iterator[dict[str, Any]]:
+    """Messages like one, with a mark where the template may show what has none: in calls without a text, in the content.
+
+    Args:
+        turn: with marks.
+        marks: of the conversation.
+        number: of the mark.
+        told: whether the turn shows a mark already: then its calls are all that is looked for.
+    """
+    mark, calls = marks.mark(number), turn.get("tool_calls")
+    if isinstance(calls, list):
+        changed = [_with_argument(call, marks, mark) for call in calls]
+        if changed != calls:
+            yield {**turn, "tool_calls": changed}
+    if not told:
+        parts = isinstance(turn.get("content"), list)
+        yield {**turn, "content": [{"type": "text", "text": mark}] if parts else mark}
 
 
-def _with_argument(call: Mapping[str, Any], mark: str) -> dict[str, Any]:
+def _with_argument(call: Any, marks: Marks, mark: str) -> Any:
+    """The call with an argument that is a mark, if it shows none."""
+    if not isinstance(call, Mapping):
+        return call
     if isinstance(call.get("function"), Mapping):
-        return {**call, "function": _with_argument(call["function"], mark)}
+        return {**call, "function": _with_argument(call["function"], marks, mark)}
     arguments = call.get("arguments")
+    if marks.find(json.dumps(arguments, ensure_ascii=False, default=str)):
+        return call
     return {**call, "arguments": {**arguments, mark: mark} if isinstance(arguments, Mapping) else mark}
 
 

@@ -121,9 +121,10 @@ class Renderer:
                 own = [span for turn in written for span in laid.spans(turn)]
             return [Span(start, end, _owner(start, end, own), marked=True) for start, end in given.places]
         found.sort(key=lambda span: span.start)
-        if any(one.end > other.start for one, other in pairwise(found)):
+        if any(one.end > other.start and _asked(given.turns, one, other) for one, other in pairwise(found)):
             raise RowError("the chat template does not keep the turns in order")
-        return found
+        ends = [min(one.end, other.start) for one, other in pairwise(found)] + [span.end for span in found[-1:]]
+        return [replace(span, end=end) for span, end in zip(found, ends, strict=True)]
 
     def _part(self, span: Span, laid: Laid) -> list[Span]:
         """What of a turn takes the loss. Raises RowError where its parts cannot be told."""
@@ -143,6 +144,12 @@ def _well_taken(given: _Given) -> bool:
     parts = any(isinstance(turn.get("content"), list) for turn in given.turns)
     plain = all(text.strip() in given.text for text in arguments if isinstance(text, str))
     return plain and not (parts and LEAK.search(given.text))
+
+
+def _asked(turns: Sequence[Turn], one: Span, other: Span) -> bool:
+    """Whether anything but answers and results of tools comes between two turns, so that they may not touch."""
+    first, last = sorted((one.turn, other.turn))
+    return (one.turn > other.turn) or any(turn["role"] in ("user", "system", "developer") for turn in turns[first:last])
 
 
 def _merged(places: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -16,6 +16,8 @@ OPENERS = re.compile(
     r"<think(?:ing)?>|<seed:think>|\[THINK\]|<\|channel>thought|<\|inner_prefix\|>|<\|START_THINKING\|>"
 )
 """What opens reasoning: a generation prompt may end with it, and it is the assistant's all the same."""
+OPENED = re.compile(rf"(?:{OPENERS.pattern})\s*\Z")
+"""The same, right before a text."""
 MARKER = re.compile(r"<[^<>\s]{1,60}>|\[[^\[\]\s]{1,40}\]")
 """What looks like a token that ends a turn, where the tokenizer does not know it."""
 BEFORE: Mapping[str, tuple[str, ...]] = {
@@ -81,38 +83,45 @@ class Locator:
         Raises:
             RowError: where it begins cannot be told.
         """
-        groups = self._groups(text, own)
-        if groups:
-            more = [Span(group[0].start, group[-1].end, turn) for group in groups[1:]]
-            return [self._between(turns, text, turn, groups[0]), *more]
-        for other in shown(turns[turn], self.marks.mark(EXTRA)):
+        told = bool(self._groups(text, own))
+        for other in shown(turns[turn], self.marks, EXTRA, told=told):
             varied = [*turns[:turn], other, *turns[turn + 1 :]]
-            span = self._varied(varied, text, turn)
-            if span is not None:
-                return [span]
-        return []
+            spans = self._varied(varied, text, turn, own | {EXTRA})
+            if spans:
+                return spans
+        return self._found(turns, text, turn, own)
+
+    def _found(self, turns: Turns, text: str, turn: int, own: set[int]) -> list[Span]:
+        """The places of one turn by its marks: the first begins it, the last ends it."""
+        groups = self._groups(text, own)
+        spans = list[Span]()
+        for number, group in enumerate(groups):
+            start, end = group[0].start, group[-1].end
+            if number == 0:
+                start = self._start(turns, text, turn, start)
+            elif opener := OPENED.search(text, 0, start):
+                start = opener.start()
+            if number in (0, len(groups) - 1):
+                stop = turn + 1 if number == 0 else answered(turns, turn)
+                end = self._end(turns[:stop], turns[stop:], text, group[-1])
+            spans.append(Span(start, end, turn))
+        return spans
 
     def _groups(self, text: str, own: set[int]) -> list[list[Found]]:
         """Marks of a turn, as far as no text of another turn is between them."""
         texts = [mark for mark in self.marks.find(text) if not mark.of_id]
         return [[*group] for mine, group in groupby(texts, key=lambda mark: mark.number in own) if mine]
 
-    def _varied(self, varied: Turns, text: str, turn: int) -> Span | None:
-        """The place of a turn without a text, carried over from a conversation where it has one."""
+    def _varied(self, varied: Turns, text: str, turn: int, own: set[int]) -> list[Span]:
+        """The places of a turn, carried over from a conversation where it shows more; none where that cannot be."""
         try:
             other = self.template.render(varied, self.tools, self.options)
         except RowError:
-            return None  # it cannot have such a text: the next way to show it is tried
-        groups = self._groups(other, {EXTRA})
-        span = self._between(varied, other, turn, groups[0]) if groups else None
-        return carried(span, other, text) if span is not None else None
-
-    def _between(self, turns: Turns, text: str, turn: int, found: list[Found]) -> Span:
-        """From the end of the header to the end of the turn, around its marks."""
-        first, last = found[0].start, found[-1].end
-        end = self._end(turns, text, turn, last, found[-1].number)
-        tail = text[last:end].removesuffix(RESULT)
-        return Span(self._start(turns, text, turn, first), last + len(tail.rstrip(" ") if tail.strip() else tail), turn)
+            return []  # it cannot have such a text: the next way to show it is tried
+        if not any(mark.number == EXTRA for mark in self.marks.find(other)):
+            return []
+        found = [carried(span, other, text) for span in self._found(varied, other, turn, own)]
+        return [span for span in found if span is not None] if None not in found else []
 
     def _start(self, turns: Turns, text: str, turn: int, first: int) -> int:
         begin = max([mark.end for mark in self.marks.find(text[:first])], default=0)
@@ -134,25 +143,34 @@ class Locator:
         known = BEFORE.get(self.template.digest, ())
         return start - max((len(own) for own in known if text.endswith(own, 0, start)), default=0)
 
-    def _end(self, turns: Turns, text: str, turn: int, last: int, number: int) -> int:
-        if turn == len(turns) - 1:
-            return len(text)
-        after = text[last : min([mark.start for mark in self.marks.find(text[last:])], default=len(text)) + last]
-        tail = self._tail(turns[: turn + 1], number)
-        if tail is not None:
-            common = common_prefix(after, tail)
-            if len(common) == len(tail):
-                return last + len(common)
-            common = _closed(common)
-            if common.strip():
-                return last + len(common)
-            if not tail.strip():
-                return last
-        return last + self._marker(after)
+    def _end(self, turns: Turns, others: Turns, text: str, last: Found) -> int:
+        """Where the last mark of a turn leaves it: after what the template writes there if no `others` follow."""
+        more = self.marks.find(text[last.end :])
+        after = text[last.end :] if not others or not more else text[last.end : last.end + more[0].start]
+        own = after if not others else after[: self._own(after, self._tail(turns, last.number))]
+        own = own.removesuffix(RESULT)
+        return last.end + len(own.rstrip(" ") if own.strip() else own)
+
+    def _own(self, after: str, tail: str | None) -> int:
+        """Characters of what comes after a turn that belong to it, as far as its `tail` where it is the last one says."""
+        common = common_prefix(after, tail or "")
+        if tail is not None and common == tail:
+            return len(tail)
+        header = self._header
+        after = after.partition(header)[0] if len(header) >= LEAST else after
+        common = _closed(common_prefix(after, common))
+        ended = _ends_like(after, tail or "")
+        if ended is not None and _common_suffix(after[:ended], tail or "") > len(common):
+            return ended
+        if common.strip():
+            return len(common)
+        return self._marker(after) if tail is None or tail.strip() else 0
 
     def _marker(self, after: str) -> int:
         """Characters up to the end of the first token that looks like the end of a turn."""
         blank = len(after) - len(after.lstrip())
+        if OPENERS.match(after, blank):
+            return 0
         known = next((token for token in self.template.special if after.startswith(token, blank)), None)
         found = MARKER.match(after, blank)
         return blank + len(known) if known else found.end() if found else 0
@@ -192,12 +210,27 @@ class Locator:
 
 
 def carried(span: Span, other: str, text: str) -> Span | None:
-    """A span of a rendering in another that differs from it inside the span only; None where that is not so."""
+    """A span of a rendering in another; None where the two differ at its ends."""
     before = len(common_prefix(other, text))
-    after = _common_suffix(other, text)
-    start, end = span.start, span.end - len(other) + len(text)
-    fits = start <= before and len(text) - end <= after and start <= end
-    return Span(start, end, span.turn) if fits else None
+    after = len(other) - _common_suffix(other, text)
+    more = len(text) - len(other)
+    places = [place if place <= before else place + more for place in (span.start, span.end)]
+    between = any(before < place < after for place in (span.start, span.end))
+    return None if between or places[0] > places[1] else Span(places[0], places[1], span.turn)
+
+
+def answered(turns: Turns, turn: int) -> int:
+    """The turn after the results of the tools that one calls."""
+    after = range(turn + 1, len(turns))
+    return next((place for place in after if turns[place]["role"] not in ("tool", "function")), len(turns))
+
+
+def _ends_like(after: str, tail: str) -> int | None:
+    """Where a text ends as a `tail` does, by two tokens at least: at the first of the places that agree on the most."""
+    places = range(min(len(after), REACH) + 1)
+    place = max(places, key=lambda end: (_common_suffix(after[:end], tail), -end))
+    agreed = tail[len(tail) - _common_suffix(after[:place], tail) :]
+    return place if len(MARKER.findall(agreed)) > 1 else None
 
 
 def _closed(text: str) -> str:
