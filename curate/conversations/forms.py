@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from curate.conversations.normalise import RowError, texts
+from curate.storage.limits import shown
 
 Turn = dict[str, Any]
 
@@ -41,11 +42,15 @@ def tool_list(tools: Any) -> list[Any] | None:
     return [_parsed(tool, "tools") if isinstance(tool, str) else tool for tool in found]
 
 
-def given_options(options: Any) -> dict[str, Any]:
-    """Further arguments for the template, without what is null. Raises RowError for what is no object."""
+def given_options(options: Any, taken: Collection[str]) -> dict[str, Any]:
+    """Further arguments of the template, without what is null. Raises RowError for what is no object, and for a `taken` name."""
     if options is not None and not isinstance(options, Mapping):
         raise RowError(f"chat_template_kwargs: not an object ({type(options).__name__})")
-    return {key: value for key, value in (options or {}).items() if value is not None}
+    made = {key: value for key, value in (options or {}).items() if value is not None}
+    wrong = next((key for key in made if key in taken), None)
+    if wrong is not None:
+        raise RowError(f"chat_template_kwargs: {shown(wrong)} is no argument of a chat template")
+    return made
 
 
 def _parsed(text: str, what: str) -> Any:

@@ -36,13 +36,13 @@ class Layer:
     """
 
     def __init__(self, template: Template) -> None:
-        self._template = template
+        self.template = template
         self._skeletons: dict[str, Skeleton | None] = {}
 
     def over(self, turns: list[Turn], text: str, tools: Any, options: Mapping[str, Any]) -> Laid:
         """The rendering of a conversation, ready to be asked for its turns."""
         marks = Marks(turns)
-        return Laid(turns, text, Locator(self._template, tools, options, marks), self._skeleton)
+        return Laid(turns, text, Locator(self.template, tools, options, marks), self._skeleton)
 
     def _skeleton(self, laid: Laid) -> Skeleton | None:
         """The skeleton of the shape; None where the template does not take marks."""
@@ -57,7 +57,7 @@ class Layer:
     def _made(self, laid: Laid) -> Skeleton | None:
         locator = laid.locator
         try:
-            text = self._template.render(laid.marked, locator.tools, locator.options)
+            text = self.template.render(laid.marked, locator.tools, locator.options)
             found = [
                 span
                 for place, turn in enumerate(laid.turns)

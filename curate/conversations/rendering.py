@@ -13,7 +13,7 @@ from curate.conversations.laid import Laid, Layer, Part
 from curate.conversations.marking import THINKING
 from curate.conversations.normalise import RowError, counts, normalised, reasoning, texts
 from curate.conversations.spans import Span
-from curate.conversations.templates import Template
+from curate.conversations.templates import TAKEN, Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,6 +47,7 @@ class _Given:
     places: list[tuple[int, int]]
     tools: Any
     options: Mapping[str, Any]
+    layer: Layer
 
 
 class Renderer:
@@ -58,14 +59,20 @@ class Renderer:
     Args:
         tokenizer: whose template it is.
         loss_on: `all` turns of the assistant, the `last`, `no_tool_calls` or `no_reasoning`.
+        options: further arguments of the template, for all conversations; a conversation's own come before them.
 
     Raises:
         ModelError: there is no chat template.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, loss_on: str = "all") -> None:
-        self._template, self._loss_on = Template(tokenizer), loss_on
-        self._layer = Layer(self._template)
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, *, loss_on: str = "all", options: Mapping[str, Any] | None = None
+    ) -> None:
+        self._tokenizer, self._loss_on, self._options = tokenizer, loss_on, given_options(options, TAKEN)
+        self._layers = dict[bool, Layer]()
+        named = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else {}
+        if "default" in named or "tool_use" not in named:
+            self._layer(None)  # what is wrong with it is said at once
 
     def __call__(self, turns: Sequence[Any], tools: Any = None, options: Mapping[str, Any] | None = None) -> Rendered:
         """The text and what takes the loss. Raises RowError."""
@@ -74,7 +81,7 @@ class Renderer:
         taken = [place for place in written if counts(place, given.turns[place])]
         if self._loss_on == "last":
             taken = [place for place in taken if place == written[-1]]
-        laid = self._layer.over(given.turns, given.text, given.tools, given.options)
+        laid = given.layer.over(given.turns, given.text, given.tools, given.options)
         spans = self._spans(given, written, laid)
         kept = [part for span in spans if span.turn in taken for part in self._part(span, laid)]
         lost = laid.lost_reasoning if any(_reasons(turn) for turn in given.turns) else 0
@@ -83,7 +90,7 @@ class Renderer:
     def prompt(self, turns: Sequence[Any], tools: Any = None, options: Mapping[str, Any] | None = None) -> str:
         """The text of a prompt, with the beginning of the answer. Raises RowError."""
         given = self._given(turns, tools, options)
-        return self._template.render(given.turns, given.tools, given.options, prompt=True)
+        return given.layer.template.render(given.turns, given.tools, given.options, prompt=True)
 
     def given(self, turns: Sequence[Any], tools: Any = None, options: Mapping[str, Any] | None = None) -> list[Turn]:
         """The messages in the form that the template takes them in. Raises RowError."""
@@ -91,27 +98,35 @@ class Renderer:
 
     def _given(self, turns: Sequence[Any], tools: Any, options: Mapping[str, Any] | None) -> _Given:
         """The conversation in the first form that the template takes well, else in the first that it takes. Raises RowError."""
-        own, options = tool_list(tools), given_options(options)
-        taken, refused = None, None
-        for form in forms(
-            normalised(list(turns)), strings=self._template.takes_strings, parts=self._template.takes_parts
-        ):
+        own, options = tool_list(tools), {**self._options, **given_options(options, TAKEN)}
+        layer = self._layer(own)
+        template, taken, refused = layer.template, None, None
+        if not turns:
+            raise RowError("no turn")
+        for form in forms(normalised(list(turns)), strings=template.takes_strings, parts=template.takes_parts):
             try:
-                text, places = self._template.generated(form, own, options)
+                text, places = template.generated(form, own, options)
             except RowError as error:
                 refused = refused or error
                 continue
-            given = _Given(form, text, places, own, options)
+            given = _Given(form, text, places, own, options, layer)
             if _well_taken(given):
-                return given
+                return _encodable(given)
             taken = taken or given
         if taken is None:
             raise refused or RowError("no turn")
-        return taken
+        return _encodable(taken)
+
+    def _layer(self, tools: Any) -> Layer:
+        """What renders conversations with such tools. Raises ModelError."""
+        with_tools = tools is not None
+        if with_tools not in self._layers:
+            self._layers[with_tools] = Layer(Template(self._tokenizer, tools))
+        return self._layers[with_tools]
 
     def _spans(self, given: _Given, written: list[int], laid: Laid) -> list[Span]:
         """The places of the assistant's turns, in order. Raises RowError."""
-        if not self._template.markers:
+        if not given.layer.template.markers:
             found = [span for turn in written for span in laid.spans(turn)]
         else:
             merged = _merged(given.places)
@@ -144,6 +159,15 @@ def _well_taken(given: _Given) -> bool:
     parts = any(isinstance(turn.get("content"), list) for turn in given.turns)
     plain = all(text.strip() in given.text for text in arguments if isinstance(text, str))
     return plain and not (parts and LEAK.search(given.text))
+
+
+def _encodable(given: _Given) -> _Given:
+    """The same; RowError for a text that no tokenizer takes."""
+    try:
+        given.text.encode()
+    except UnicodeEncodeError as error:
+        raise RowError("a lone surrogate, which UTF-8 cannot hold") from error
+    return given
 
 
 def _asked(turns: Sequence[Turn], one: Span, other: Span) -> bool:

@@ -6,61 +6,67 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from inspect import signature
+from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError
+from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template, render_jinja_template
 
 from curate.conversations.normalise import RowError
 from curate.errors import ModelError
 from curate.storage.limits import shown
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 PROBE = ("curateprobeone", "curateprobetwo")
 SILENT = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What a template raises that refuses a conversation, on purpose or since it does not expect it."""
+TAKEN = frozenset(signature(PreTrainedTokenizerBase.apply_chat_template).parameters) - {
+    "self",
+    "documents",
+    "kwargs",
+} | {"messages"}
+"""Names that are no template's to be given."""
 
 Turns = Sequence[Mapping[str, Any]]
 
 
 class Template:
-    """The chat template of a tokenizer.
+    """A chat template of a tokenizer: of those that have several, the one for conversations with or without tools.
 
     Args:
         tokenizer: its owner, whose special tokens a template may write.
+        tools: of the conversations.
 
     Raises:
         ModelError: there is no chat template, or a broken one.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, tools: Any = None) -> None:
         self._tokenizer: Any = tokenizer
         self.name = f"tokenizer {tokenizer.name_or_path or type(tokenizer).__name__}"
-        if not tokenizer.chat_template:
-            fix = "Choose a model tuned for chat, or name columns of text, or of prompt and completion."
-            raise ModelError(self.name, "no chat template", "one, as the rows are chat messages", fix)
+        fix = "Choose a model tuned for chat, or name columns of text, or of prompt and completion."
         try:
-            _compile_jinja_template(self.source())
+            self.source: str = self._tokenizer.get_chat_template(None, tools)
+        except ValueError as error:
+            names = tokenizer.chat_template
+            found = f"no chat template but {', '.join(map(shown, names))}" if names else "no chat template"
+            raise ModelError(self.name, found, "one, as the rows are chat messages", fix) from error
+        try:
+            _compile_jinja_template(self.source)
         except TemplateSyntaxError as error:
             found = f"a chat template that is broken ({error.message}, line {error.lineno})"
             raise ModelError(self.name, found, "a Jinja template", "Correct it, or choose another model.") from error
 
-    def source(self, tools: Any = None) -> str:
-        """The text of the template that renders conversations with these tools."""
-        return self._tokenizer.get_chat_template(None, tools)
-
     @cached_property
     def digest(self) -> str:
         """Hex sha256 of the template's text."""
-        return hashlib.sha256(self.source().encode()).hexdigest()
+        return hashlib.sha256(self.source.encode()).hexdigest()
 
     @cached_property
     def markers(self) -> bool:
         """Whether the template itself marks what the assistant writes."""
-        return GENERATION.search(self.source()) is not None
+        return GENERATION.search(self.source) is not None
 
     @cached_property
     def special(self) -> list[str]:
@@ -83,7 +89,7 @@ class Template:
             made: Any = render_jinja_template(
                 [[dict(turn) for turn in turns]],
                 tools=tools,
-                chat_template=self.source(tools),
+                chat_template=self.source,
                 **more,
                 **{**self._tokenizer.special_tokens_map, **options},
             )
