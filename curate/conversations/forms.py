@@ -53,6 +53,13 @@ def given_options(options: Any, taken: Collection[str]) -> dict[str, Any]:
     return made
 
 
+def called(turn: Turn) -> list[str]:
+    """Names of the functions that a message calls."""
+    calls = [call for call in turn.get("tool_calls") or [] if isinstance(call, Mapping)]
+    functions = [call["function"] if isinstance(call.get("function"), Mapping) else call for call in calls]
+    return [function["name"] for function in functions if isinstance(function.get("name"), str)]
+
+
 def _parsed(text: str, what: str) -> Any:
     try:
         return json.loads(text) if text.strip() else None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from curate.conversations.normalise import REASONING
 
-Kind = Literal["text", "reasoning", "call", "id"]
+Kind = Literal["text", "reasoning", "call", "number", "name", "id"]
 
 PAIRS = [("\ue000", "\ue001"), ("\ue100", "\ue101"), ("\uf000", "\uf001"), ("\U000f0000", "\U000f0001")]
 """Characters of private use that begin and end a mark; the first pair that a conversation does not have."""
@@ -18,6 +18,10 @@ THINKING = re.compile(r"(</?think(?:ing)?>)")
 """Tags of reasoning in a content, which templates look for."""
 ID_WIDTH = 9
 """Characters of the id of a call, as Mistral's templates ask for."""
+WORD, DIGITS = "Zq", "8675309"
+"""What marks begin with that stand for ids, names and keys; for numbers."""
+NAMED = frozenset({"id", "name"})
+"""Kinds that a template may write for another turn, too: they do not say where a turn is."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +43,21 @@ class Marks:
     def __init__(self, turns: list[dict[str, Any]]) -> None:
         text = json.dumps(turns, ensure_ascii=False, default=str)
         self._begin, self._end = next((pair for pair in PAIRS if pair[0] not in text and pair[1] not in text), PAIRS[0])
-        self.pattern = re.compile(f"{self._begin}([0-9]+){self._end}|Zq([0-9]{{{ID_WIDTH - 2}}})")
+        self.wide = WORD not in text and DIGITS not in text
+        """Whether marks of names and numbers do not occur either."""
+        texts, ids = f"{self._begin}([0-9]+){self._end}", f"{WORD}([0-9]{{{ID_WIDTH - 2}}})"
+        self.pattern = re.compile(f"{texts}|{ids}" + (f"|{DIGITS}([0-9]{{5}})" if self.wide else "|(?!)()"))
 
     def mark(self, number: int, kind: Kind = "text") -> str:
         """The text of a mark."""
-        return f"Zq{number:0{ID_WIDTH - 2}d}" if kind == "id" else f"{self._begin}{number}{self._end}"
+        if kind == "number":
+            return f"{DIGITS}{number:05d}"
+        return f"{WORD}{number:0{ID_WIDTH - 2}d}" if kind in NAMED else f"{self._begin}{number}{self._end}"
 
     def find(self, text: str) -> list[Found]:
         """All marks in a text, in order."""
         return [
-            Found(int(each[1] or each[2]), each[1] is None, each.start(), each.end())
+            Found(int(each[1] or each[2] or each[3]), each[2] is not None, each.start(), each.end())
             for each in self.pattern.finditer(text)
         ]
 
@@ -69,14 +78,16 @@ class Marking:
     Args:
         marks: to put.
         ids: whether ids of calls are replaced too.
+        wide: whether blanks, numbers and names of arguments and functions are replaced too, so that conversations that
+            differ in nothing else become the same.
 
     Attributes:
         slots: what each mark stands for, by its number.
     """
 
-    def __init__(self, marks: Marks, *, ids: bool = True) -> None:
-        self._marks, self._marks_ids = marks, ids
-        self._ids: dict[str, int] = {}
+    def __init__(self, marks: Marks, *, ids: bool = True, wide: bool = False) -> None:
+        self._marks, self._marks_ids, self._wide = marks, ids, wide
+        self._ids: dict[tuple[str, Kind], int] = {}
         self.slots: list[Slot] = []
 
     def turn(self, place: int, turn: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,13 +95,18 @@ class Marking:
         made = dict(turn)
         for key in REASONING:
             if isinstance(made.get(key), str):
-                made[key] = self._core(place, "reasoning", made[key])
+                made[key] = self._core(place, "reasoning", made[key], wide=self._wide)
         if turn.get("content") is not None:
             made["content"] = self._content(place, turn["content"])
         if isinstance(turn.get("tool_calls"), list):
             made["tool_calls"] = [self._call(place, call) for call in turn["tool_calls"]]
         if isinstance(turn.get("tool_call_id"), str):
             made["tool_call_id"] = self._id(place, turn["tool_call_id"])
+        return self._named(place, made)
+
+    def _named(self, place: int, made: dict[str, Any]) -> dict[str, Any]:
+        if self._wide and isinstance(made.get("name"), str):
+            made["name"] = self._id(place, made["name"], "name")
         return made
 
     def _content(self, place: int, content: Any) -> Any:
@@ -108,6 +124,9 @@ class Marking:
     def _tagged(self, place: int, text: str) -> Iterator[str]:
         """Pieces of a content between tags of reasoning; what a closing tag follows is reasoning."""
         pieces = THINKING.split(text)
+        if len(pieces) == 1:
+            yield self._core(place, "text", text, wide=self._wide)
+            return
         for number, piece in enumerate(pieces):
             if number % 2:
                 yield piece
@@ -124,22 +143,40 @@ class Marking:
         if isinstance(call.get("function"), Mapping):
             made["function"] = self._call(place, call["function"])
         if "arguments" in call:
-            made["arguments"] = _mapped(call["arguments"], lambda text: self._core(place, "call", text))
-        return made
+            made["arguments"] = self._argument(place, call["arguments"])
+        return self._named(place, made)
 
-    def _id(self, place: int, value: str) -> str:
-        if not self._marks_ids:
+    def _argument(self, place: int, value: Any) -> Any:
+        """A value with every text in it replaced."""
+        if isinstance(value, str):
+            return self._core(place, "call", value, wide=self._wide)
+        if isinstance(value, Mapping):
+            return {self._key(place, key): self._argument(place, item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._argument(place, item) for item in value]
+        if self._wide and isinstance(value, int | float) and not isinstance(value, bool):
+            self.slots.append(Slot(place, "number", json.dumps(value)))
+            return int(self._marks.mark(len(self.slots) - 1, "number"))
+        return value
+
+    def _key(self, place: int, key: Any) -> Any:
+        return self._id(place, key) if self._wide and isinstance(key, str) else key
+
+    def _id(self, place: int, value: str, kind: Kind = "id") -> str:
+        if not self._marks_ids or not value.strip():
             return value
-        if value not in self._ids:
-            self._ids[value] = len(self.slots)
-            self.slots.append(Slot(place, "id", value))
-        return self._marks.mark(self._ids[value], "id")
+        if (value, kind) not in self._ids:
+            self._ids[value, kind] = len(self.slots)
+            self.slots.append(Slot(place, kind, value))
+        return self._marks.mark(self._ids[value, kind], kind)
 
-    def _core(self, place: int, kind: Kind, text: str) -> str:
-        """The text's blanks and a mark for what is between them."""
+    def _core(self, place: int, kind: Kind, text: str, *, wide: bool = False) -> str:
+        """The text's blanks and a mark for what is between them; a mark for all of it if `wide`."""
         core = text.strip()
         if not core:
             return text
+        if wide:
+            core = text
         begin = text.index(core)
         self.slots.append(Slot(place, kind, core))
         return text[:begin] + self._marks.mark(len(self.slots) - 1) + text[begin + len(core) :]
@@ -171,15 +208,6 @@ def _with_argument(call: Any, marks: Marks, mark: str) -> Any:
     if isinstance(call.get("function"), Mapping):
         return {**call, "function": _with_argument(call["function"], marks, mark)}
     arguments = call.get("arguments")
-    if marks.find(json.dumps(arguments, ensure_ascii=False, default=str)):
+    if any(not found.of_id for found in marks.find(json.dumps(arguments, ensure_ascii=False, default=str))):
         return call
     return {**call, "arguments": {**arguments, mark: mark} if isinstance(arguments, Mapping) else mark}
-
-
-def _mapped(value: Any, change: Callable[[str], str]) -> Any:
-    """A value with every text in it changed."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: _mapped(item, change) for key, item in value.items()}
-    return [_mapped(item, change) for item in value] if isinstance(value, list) else value

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from curate.conversations.forms import Turn, forms, given_options, tool_list
+from curate.conversations.forms import Turn, called, forms, given_options, tool_list
 from curate.conversations.laid import Laid, Layer, Part
 from curate.conversations.marking import THINKING
 from curate.conversations.normalise import RowError, counts, normalised, reasoning, texts
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 LEAK = re.compile(r"""['"]type['"]: ['"]text['"]""")
 """What a template writes that takes a list of parts for a text."""
 CLOSERS = re.compile(r"\s*(</think(?:ing)?>|\[/THINK\]|<channel\|>|<\|END_THINKING\|>|</seed:think>)\s*")
+
+
+CALL = frozenset({"call", "number", "name"})
+"""Kinds of texts that a call has."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ class Renderer:
             return [span]
         parts = laid.parts(span.turn)
         if self._loss_on == "no_tool_calls":
-            return _without_calls(span, parts)
+            return _without_calls(span, parts, laid)
         return [_without_reasoning(span, parts, laid.text)]
 
 
@@ -195,13 +199,16 @@ def _owner(start: int, end: int, spans: Sequence[Span]) -> int:
     return turn if shares.get(turn, 0) > 0 else before[-1] if before else turn
 
 
-def _without_calls(span: Span, parts: Sequence[Part]) -> list[Span]:
-    """The turn without its calls: up to the last text before them, from the first after them."""
-    calls = [part for part in parts if part.kind == "call"]
+def _without_calls(span: Span, parts: Sequence[Part], laid: Laid) -> list[Span]:
+    """The turn without its calls: up to the last text before them, from the first after them. Raises RowError."""
+    parts = [part for part in parts if span.start <= part.start and part.end <= span.end]
+    calls = [part for part in parts if part.kind in CALL]
+    if not calls and any(name in laid.text[span.start : span.end] for name in called(laid.turns[span.turn])):
+        raise RowError(f"turn {span.turn}: where its calls lie in the chat template's text cannot be told")
     if not calls:
         return [span]
-    before = [part.end for part in parts if part.end <= calls[0].start and part.kind != "call"]
-    after = [part.start for part in parts if part.start >= calls[-1].end and part.kind != "call"]
+    before = [part.end for part in parts if part.end <= calls[0].start and part.kind not in CALL]
+    after = [part.start for part in parts if part.start >= calls[-1].end and part.kind not in CALL]
     kept = [replace(span, end=max(before))] if before else []
     return kept + ([replace(span, start=min(after))] if after else [])
 

@@ -124,7 +124,9 @@ class Locator:
         return [span for span in found if span is not None] if None not in found else []
 
     def _start(self, turns: Turns, text: str, turn: int, first: int) -> int:
-        begin = max([mark.end for mark in self.marks.find(text[:first])], default=0)
+        found = self.marks.find(text[:first])
+        ended = max([mark.end for mark in found], default=0)
+        begin = max([mark.end for mark in found if not mark.of_id], default=0)
         header = self._header
         for before, least in ((self._prompt(turns[:turn]), len(header)), (self._ended(turns[:turn]), 0)):
             place = _recognised(text[:first], before, begin, max(LEAST, least)) if before else None
@@ -132,8 +134,8 @@ class Locator:
                 again = text.rfind(header, place, first) if header else -1
                 return self._widened(text, place if again < 0 else again + len(header))
         place = text.rfind(header, begin, first) if header else -1
-        if place < 0 and (begin == first or (turn and turns[turn - 1]["role"] == "assistant")):
-            return begin  # it goes on where the turn before ended
+        if place < 0 and (ended == first or (turn and turns[turn - 1]["role"] == "assistant")):
+            return ended if ended == first else begin  # it goes on where the turn before ended
         if place < 0:
             raise RowError(f"turn {turn}: where the chat template begins it cannot be told")
         return self._widened(text, place + len(header))
@@ -145,7 +147,7 @@ class Locator:
 
     def _end(self, turns: Turns, others: Turns, text: str, last: Found) -> int:
         """Where the last mark of a turn leaves it: after what the template writes there if no `others` follow."""
-        more = self.marks.find(text[last.end :])
+        more = [mark for mark in self.marks.find(text[last.end :]) if not mark.of_id]
         after = text[last.end :] if not others or not more else text[last.end : last.end + more[0].start]
         own = after if not others else after[: self._own(after, self._tail(turns, last.number))]
         own = own.removesuffix(RESULT)
@@ -160,7 +162,7 @@ class Locator:
         after = after.partition(header)[0] if len(header) >= LEAST else after
         common = _closed(common_prefix(after, common))
         ended = _ends_like(after, tail or "")
-        if ended is not None and _common_suffix(after[:ended], tail or "") > len(common):
+        if ended is not None and common_suffix(after[:ended], tail or "") > len(common):
             return ended
         if common.strip():
             return len(common)
@@ -212,7 +214,7 @@ class Locator:
 def carried(span: Span, other: str, text: str) -> Span | None:
     """A span of a rendering in another; None where the two differ at its ends."""
     before = len(common_prefix(other, text))
-    after = len(other) - _common_suffix(other, text)
+    after = len(other) - common_suffix(other, text)
     more = len(text) - len(other)
     places = [place if place <= before else place + more for place in (span.start, span.end)]
     between = any(before < place < after for place in (span.start, span.end))
@@ -228,8 +230,8 @@ def answered(turns: Turns, turn: int) -> int:
 def _ends_like(after: str, tail: str) -> int | None:
     """Where a text ends as a `tail` does, by two tokens at least: at the first of the places that agree on the most."""
     places = range(min(len(after), REACH) + 1)
-    place = max(places, key=lambda end: (_common_suffix(after[:end], tail), -end))
-    agreed = tail[len(tail) - _common_suffix(after[:place], tail) :]
+    place = max(places, key=lambda end: (common_suffix(after[:end], tail), -end))
+    agreed = tail[len(tail) - common_suffix(after[:place], tail) :]
     return place if len(MARKER.findall(agreed)) > 1 else None
 
 
@@ -243,8 +245,8 @@ def _closed(text: str) -> str:
 def _recognised(text: str, before: str, begin: int, least: int) -> int | None:
     """Where a text goes on after what was written before it: where both agree on the most characters, at least so many."""
     places = range(max(begin, len(text) - REACH), len(text) + 1)
-    place = max(places, key=lambda end: (_common_suffix(text[:end], before), end))
-    return place if _common_suffix(text[:place], before) >= min(len(before), least) else None
+    place = max(places, key=lambda end: (common_suffix(text[:end], before), end))
+    return place if common_suffix(text[:place], before) >= min(len(before), least) else None
 
 
 def common_prefix(one: str, other: str) -> str:
@@ -256,7 +258,7 @@ def common_prefix(one: str, other: str) -> str:
     return one[:low]
 
 
-def _common_suffix(one: str, other: str) -> int:
+def common_suffix(one: str, other: str) -> int:
     """Characters that two texts have in common at their ends."""
     low, high = 0, min(len(one), len(other))
     while low < high:  # a suffix of a common suffix is common

@@ -18,6 +18,7 @@ from curate.errors import ModelError
 from curate.storage.limits import shown
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+NAMES = re.compile(r"""\.(\w+)|'([^']*)(?=')|"([^"]*)(?=")""")
 PROBE = ("curateprobeone", "curateprobetwo")
 SILENT = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What a template raises that refuses a conversation, on purpose or since it does not expect it."""
@@ -62,6 +63,11 @@ class Template:
     def digest(self) -> str:
         """Hex sha256 of the template's text."""
         return hashlib.sha256(self.source.encode()).hexdigest()
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """All that may be the name of something that the template reads: what a dot precedes, or quotes enclose."""
+        return frozenset(name for found in NAMES.findall(self.source) for name in found)
 
     @cached_property
     def markers(self) -> bool:
