@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import Any
 
 from curate.conversations.forms import Turn
+from curate.conversations.likeness import common_prefix, common_suffix
 from curate.conversations.marking import NAMED, Kind, Marking, Marks, Slot
 from curate.conversations.normalise import REASONING, RowError
 from curate.conversations.skeletons import Skeleton
-from curate.conversations.spans import Locator, Span, answered, carried, common_prefix, common_suffix
+from curate.conversations.spans import Locator, Span, all_carried, answered
 from curate.conversations.templates import Template
 
 KEPT = 4096
@@ -194,10 +195,7 @@ class Laid:
         found, text = self._varied(turn, range(turn, results))
         if len(found) < 2 and results > turn + 1:  # no result between what the turn says: its own words are enough
             found, text = self._varied(turn, [turn])
-        spans = [span for each in found if (span := carried(each, text, self.text)) is not None]
-        if len(spans) < len(found):
-            raise RowError(f"turn {turn}: the chat template writes other text around it than around other words")
-        return spans
+        return all_carried(found, text, self.text, turn)
 
     def _varied(self, turn: int, places: Iterable[int]) -> tuple[list[Span], str]:
         """The places of a turn in the same conversation with marks in some turns, and its rendering."""

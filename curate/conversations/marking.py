@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from curate.conversations.normalise import REASONING
+from curate.conversations.normalise import REASONING, texts
 
 Kind = Literal["text", "reasoning", "call", "number", "name", "id"]
 
@@ -182,23 +182,36 @@ class Marking:
         return text[:begin] + self._marks.mark(len(self.slots) - 1) + text[begin + len(core) :]
 
 
-def shown(turn: Mapping[str, Any], marks: Marks, number: int, *, told: bool) -> Iterator[dict[str, Any]]:
-    """Messages like one, with a mark where the template may show what has none: in calls without a text, in the content.
+def shown(turn: Mapping[str, Any], marks: Marks, number: int, *, told: bool) -> Iterator[Mapping[str, Any]]:
+    """Messages like one, with a mark where the template may show what has none: in its reasoning, its calls, its content.
 
     Args:
         turn: with marks.
         marks: of the conversation.
         number: of the mark.
-        told: whether the turn shows a mark already: then its calls are all that is looked for.
+        told: whether the turn shows a mark already: then its content is as it should be.
     """
     mark, calls = marks.mark(number), turn.get("tool_calls")
-    if isinstance(calls, list):
-        changed = [_with_argument(call, marks, mark) for call in calls]
-        if changed != calls:
-            yield {**turn, "tool_calls": changed}
+    thought = {key: mark for key in REASONING if isinstance(turn.get(key), str) and not turn[key].strip()}
+    made = [_with_argument(call, marks, mark) for call in calls] if isinstance(calls, list) else calls
+    called = {"tool_calls": made} if made != calls else {}
+    if thought and called:
+        yield {**turn, **thought, **called}
+    yield from ({**turn, **more} for more in (called, thought) if more)
     if not told:
-        parts = isinstance(turn.get("content"), list)
-        yield {**turn, "content": [{"type": "text", "text": mark}] if parts else mark}
+        yield filled({**turn, "content": [] if isinstance(turn.get("content"), list) else ""}, mark)
+
+
+def filled(turn: Mapping[str, Any], mark: str) -> Mapping[str, Any]:
+    """The message with a mark as its content, if that is blank."""
+    content = turn.get("content")
+    if isinstance(content, list):
+        return (
+            turn
+            if any(text.strip() for text in texts(content))
+            else {**turn, "content": [{"type": "text", "text": mark}]}
+        )
+    return turn if (content or "").strip() else {**turn, "content": mark}
 
 
 def _with_argument(call: Any, marks: Marks, mark: str) -> Any:

@@ -63,16 +63,13 @@ class Renderer:
     Args:
         tokenizer: whose template it is.
         loss_on: `all` turns of the assistant, the `last`, `no_tool_calls` or `no_reasoning`.
-        options: further arguments of the template, for all conversations; a conversation's own come before them.
 
     Raises:
         ModelError: there is no chat template.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, *, loss_on: str = "all", options: Mapping[str, Any] | None = None
-    ) -> None:
-        self._tokenizer, self._loss_on, self._options = tokenizer, loss_on, given_options(options, TAKEN)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, loss_on: str = "all") -> None:
+        self._tokenizer, self._loss_on = tokenizer, loss_on
         self._layers = dict[bool, Layer]()
         named = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else {}
         if "default" in named or "tool_use" not in named:
@@ -102,7 +99,7 @@ class Renderer:
 
     def _given(self, turns: Sequence[Any], tools: Any, options: Mapping[str, Any] | None) -> _Given:
         """The conversation in the first form that the template takes well, else in the first that it takes. Raises RowError."""
-        own, options = tool_list(tools), {**self._options, **given_options(options, TAKEN)}
+        own, options = tool_list(tools), given_options(options, TAKEN)
         layer = self._layer(own)
         template, taken, refused = layer.template, None, None
         if not turns:
@@ -115,11 +112,11 @@ class Renderer:
                 continue
             given = _Given(form, text, places, own, options, layer)
             if _well_taken(given):
-                return _encodable(given)
+                return given
             taken = taken or given
         if taken is None:
             raise refused or RowError("no turn")
-        return _encodable(taken)
+        return taken
 
     def _layer(self, tools: Any) -> Layer:
         """What renders conversations with such tools. Raises ModelError."""
@@ -163,15 +160,6 @@ def _well_taken(given: _Given) -> bool:
     parts = any(isinstance(turn.get("content"), list) for turn in given.turns)
     plain = all(text.strip() in given.text for text in arguments if isinstance(text, str))
     return plain and not (parts and LEAK.search(given.text))
-
-
-def _encodable(given: _Given) -> _Given:
-    """The same; RowError for a text that no tokenizer takes."""
-    try:
-        given.text.encode()
-    except UnicodeEncodeError as error:
-        raise RowError("a lone surrogate, which UTF-8 cannot hold") from error
-    return given
 
 
 def _asked(turns: Sequence[Turn], one: Span, other: Span) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from curate.conversations.marking import Found, Marks, shown
+from curate.conversations.likeness import MARKER, closed, common_prefix, common_suffix, ends_like, recognised
+from curate.conversations.marking import Found, Marks, filled, shown
 from curate.conversations.normalise import RowError
 from curate.conversations.templates import Template, Turns
 
@@ -18,8 +19,6 @@ OPENERS = re.compile(
 """What opens reasoning: a generation prompt may end with it, and it is the assistant's all the same."""
 OPENED = re.compile(rf"(?:{OPENERS.pattern})\s*\Z")
 """The same, right before a text."""
-MARKER = re.compile(r"<[^<>\s]{1,60}>|\[[^\[\]\s]{1,40}\]")
-"""What looks like a token that ends a turn, where the tokenizer does not know it."""
 BEFORE: Mapping[str, tuple[str, ...]] = {
     # deepseekv3
     "563b1ce7d61d50a9b4c7439a912a1116f095b712df5b5e4d3e1116049874eb64": (
@@ -41,10 +40,12 @@ BEFORE: Mapping[str, tuple[str, ...]] = {
 """Template (sha256 of its text) → what of the header takes the loss: so TRL 1.16 marks these templates for training."""
 EXTRA = 1_000_000
 """Number of the mark that is put into a turn without a text."""
+OTHER = EXTRA + 1
+"""Number of the mark that is put into the result of a tool without a text."""
 RESULT = "<|tool_response>"
 """What Gemma 4 opens the result of a tool with, right after the call: it is of the next turn."""
-REACH = 2_000
-"""Characters before a turn's text in which it begins."""
+RESULTS = ("tool", "function")
+"""Roles of what tools answer."""
 LEAST = 4
 """Characters of a header that have to be recognised."""
 
@@ -83,13 +84,24 @@ class Locator:
         Raises:
             RowError: where it begins cannot be told.
         """
+        for place in range(turn + 1, answered(turns, turn)):
+            result = filled(turns[place], self.marks.mark(OTHER))
+            if result is not turns[place]:  # where a result without a text is cannot be seen
+                return self._by_result([*turns[:place], result, *turns[place + 1 :]], text, turn, own)
         told = bool(self._groups(text, own))
         for other in shown(turns[turn], self.marks, EXTRA, told=told):
-            varied = [*turns[:turn], other, *turns[turn + 1 :]]
-            spans = self._varied(varied, text, turn, own | {EXTRA})
+            spans = self._by_turn([*turns[:turn], other, *turns[turn + 1 :]], text, turn, own | {EXTRA})
             if spans:
                 return spans
-        return self._found(turns, text, turn, own)
+        found = self._found(turns, text, turn, own)
+        if not found and self._ended([*turns[:turn], *turns[turn + 1 :]]) != text:
+            raise RowError(f"turn {turn}: where it lies in the chat template's text cannot be told")
+        return found
+
+    def _by_result(self, varied: Turns, text: str, turn: int, own: set[int]) -> list[Span]:
+        """The places of a turn, carried over from a conversation where the result of a tool shows. Raises RowError."""
+        other = self.template.render(varied, self.tools, self.options)
+        return all_carried(self.places(varied, other, turn, own), other, text, turn)
 
     def _found(self, turns: Turns, text: str, turn: int, own: set[int]) -> list[Span]:
         """The places of one turn by its marks: the first begins it, the last ends it."""
@@ -112,16 +124,14 @@ class Locator:
         texts = [mark for mark in self.marks.find(text) if not mark.of_id]
         return [[*group] for mine, group in groupby(texts, key=lambda mark: mark.number in own) if mine]
 
-    def _varied(self, varied: Turns, text: str, turn: int, own: set[int]) -> list[Span]:
+    def _by_turn(self, varied: Turns, text: str, turn: int, own: set[int]) -> list[Span]:
         """The places of a turn, carried over from a conversation where it shows more; none where that cannot be."""
         try:
             other = self.template.render(varied, self.tools, self.options)
+            seen = any(mark.number == EXTRA for mark in self.marks.find(other))
+            return all_carried(self._found(varied, other, turn, own), other, text, turn) if seen else []
         except RowError:
             return []  # it cannot have such a text: the next way to show it is tried
-        if not any(mark.number == EXTRA for mark in self.marks.find(other)):
-            return []
-        found = [carried(span, other, text) for span in self._found(varied, other, turn, own)]
-        return [span for span in found if span is not None] if None not in found else []
 
     def _start(self, turns: Turns, text: str, turn: int, first: int) -> int:
         found = self.marks.find(text[:first])
@@ -129,13 +139,16 @@ class Locator:
         begin = max([mark.end for mark in found if not mark.of_id], default=0)
         header = self._header
         for before, least in ((self._prompt(turns[:turn]), len(header)), (self._ended(turns[:turn]), 0)):
-            place = _recognised(text[:first], before, begin, max(LEAST, least)) if before else None
+            place = recognised(text[:first], before, begin, max(LEAST, least)) if before else None
             if place is not None:  # a header that the prompt does not have, but the whole text, is no answer either
                 again = text.rfind(header, place, first) if header else -1
                 return self._widened(text, place if again < 0 else again + len(header))
         place = text.rfind(header, begin, first) if header else -1
-        if place < 0 and (ended == first or (turn and turns[turn - 1]["role"] == "assistant")):
-            return ended if ended == first else begin  # it goes on where the turn before ended
+        if place < 0 and ended == first:
+            return ended  # it goes on where the text before ended
+        if place < 0 and turn and turns[turn - 1]["role"] in ("assistant", *RESULTS):
+            again = len(closed(common_prefix(text[:first], self._ended(turns[:turn]))))
+            return max(begin, again)
         if place < 0:
             raise RowError(f"turn {turn}: where the chat template begins it cannot be told")
         return self._widened(text, place + len(header))
@@ -160,8 +173,8 @@ class Locator:
             return len(tail)
         header = self._header
         after = after.partition(header)[0] if len(header) >= LEAST else after
-        common = _closed(common_prefix(after, common))
-        ended = _ends_like(after, tail or "")
+        common = closed(common_prefix(after, common))
+        ended = ends_like(after, tail or "")
         if ended is not None and common_suffix(after[:ended], tail or "") > len(common):
             return ended
         if common.strip():
@@ -211,7 +224,7 @@ class Locator:
         return prompt[len(common_prefix(prompt, self._ended(question))) :]
 
 
-def carried(span: Span, other: str, text: str) -> Span | None:
+def _carried(span: Span, other: str, text: str) -> Span | None:
     """A span of a rendering in another; None where the two differ at its ends."""
     before = len(common_prefix(other, text))
     after = len(other) - common_suffix(other, text)
@@ -221,47 +234,15 @@ def carried(span: Span, other: str, text: str) -> Span | None:
     return None if between or places[0] > places[1] else Span(places[0], places[1], span.turn)
 
 
+def all_carried(spans: Sequence[Span], other: str, text: str, turn: int) -> list[Span]:
+    """Spans of a turn in another rendering. Raises RowError where one cannot be carried."""
+    found = [each for span in spans if (each := _carried(span, other, text)) is not None]
+    if len(found) < len(spans):
+        raise RowError(f"turn {turn}: the chat template writes other text around it than around other words")
+    return found
+
+
 def answered(turns: Turns, turn: int) -> int:
     """The turn after the results of the tools that one calls."""
     after = range(turn + 1, len(turns))
-    return next((place for place in after if turns[place]["role"] not in ("tool", "function")), len(turns))
-
-
-def _ends_like(after: str, tail: str) -> int | None:
-    """Where a text ends as a `tail` does, by two tokens at least: at the first of the places that agree on the most."""
-    places = range(min(len(after), REACH) + 1)
-    place = max(places, key=lambda end: (common_suffix(after[:end], tail), -end))
-    agreed = tail[len(tail) - common_suffix(after[:place], tail) :]
-    return place if len(MARKER.findall(agreed)) > 1 else None
-
-
-def _closed(text: str) -> str:
-    """The text without a token that it only begins."""
-    opened = max(text.rfind("<"), text.rfind("["))
-    closed = max(text.rfind(">"), text.rfind("]"))
-    return text[:opened] if opened > closed else text
-
-
-def _recognised(text: str, before: str, begin: int, least: int) -> int | None:
-    """Where a text goes on after what was written before it: where both agree on the most characters, at least so many."""
-    places = range(max(begin, len(text) - REACH), len(text) + 1)
-    place = max(places, key=lambda end: (common_suffix(text[:end], before), end))
-    return place if common_suffix(text[:place], before) >= min(len(before), least) else None
-
-
-def common_prefix(one: str, other: str) -> str:
-    """What two texts have in common at their beginnings."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:  # a prefix of a common prefix is common
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if one.startswith(other[:middle]) else (low, middle - 1)
-    return one[:low]
-
-
-def common_suffix(one: str, other: str) -> int:
-    """Characters that two texts have in common at their ends."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:  # a suffix of a common suffix is common
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if one.endswith(other[len(other) - middle :]) else (low, middle - 1)
-    return low
+    return next((place for place in after if turns[place]["role"] not in RESULTS), len(turns))

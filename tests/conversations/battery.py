@@ -115,6 +115,24 @@ CALLING: dict[str, list[dict[str, Any]]] = {
     "a call without arguments": [
         user("Q1"), assistant("", tool_calls=[call("f", {})]), result("RES 1"), assistant("Answer2"),
     ],
+    "words and a call without arguments": [
+        user("Q1"), assistant("I look.", tool_calls=[call("f", {})]), result("RES 1"), assistant("Answer2"),
+    ],
+    "calls with and without arguments": [
+        user("Q1"), assistant("", tool_calls=[call("f", {"x": "one"}), call("g", {}, 2)]),
+        result("RES 1"), result("RES 2", "g", 2), assistant("Answer2"),
+    ],
+    "words, calls and results in turn": [
+        user("Q1"), assistant("I look.", tool_calls=[call("f", {"x": "one"})]), result("RES 1"),
+        assistant("Once more.", tool_calls=[call("g", {"x": "two"}, 2)]), result("RES 2", "g", 2), assistant("Answer3"),
+    ],
+    "a blank result": [
+        user("Q1"), assistant("I look.", tool_calls=[call("f", {"x": "one"})]), result(""), assistant("Answer2"),
+    ],
+    "blank reasoning": [
+        user("Q1"), assistant("", reasoning_content="", tool_calls=[call("f", {})]), result("RES 1"),
+        assistant("Answer2", reasoning_content="\n"),
+    ],
     "reasoning and a call": [
         user("Q1"), assistant("", reasoning_content="I look.", tool_calls=[call("f", {"x": "one"})]),
         result("RES 1"), assistant("Answer2", reasoning_content="Now I know."),

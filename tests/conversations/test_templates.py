@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.conversations import Renderer, RowError
+from curate.conversations.templates import Template
 from tests.conversations import battery
+from tests.conversations.drawing import Drawn
 
 RESULTS = Path(__file__).parent / "results" / "templates.json"
 
@@ -71,6 +73,59 @@ def test_whatever_is_said_the_places_are_trls(name, exchanges):
     turns = [turn for asked, said in exchanges for turn in (battery.user(asked), battery.assistant(said))]
     verdict = JUDGES[name].verdict(turns, None)
     assert verdict in ("exact", battery.BYTES) or verdict.startswith("refused: "), (name, turns)
+
+
+def _found_wrong(seed: int, conversations: int) -> dict[tuple[str, int], str]:
+    """Verdicts of all templates of TRL on drawn conversations that are neither exact nor the template's own refusal."""
+    drawn, known, wrong = Drawn(seed), battery.trl_templates(), {}
+    rows = [drawn.conversation() for _ in range(conversations)]
+    for name, template in known.items():
+        judge = battery.Judge(template, known.get(f"{name}_training"))
+        for row, (turns, tools) in enumerate(rows):
+            verdict = judge.verdict(turns, tools)
+            if verdict.startswith("WRONG"):
+                wrong[name, row] = verdict
+    return wrong
+
+
+def test_drawn_conversations_with_tools_and_reasoning_under_every_template():
+    assert _found_wrong(seed=0, conversations=12) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_many_drawn_conversations_under_every_template(seed):
+    assert _found_wrong(seed, conversations=200) == {}
+
+
+def test_of_several_templates_the_one_for_the_conversation_is_asked_for_its_places():
+    """Tokenizers may have one template for tools; it may mark what the assistant writes where the other does not."""
+    known, made = battery.trl_templates(), battery.tokenizer()
+    for plain, tools in (("llama3", "qwen3_training"), ("qwen3_training", "llama3"), ("qwen2_5", "gptoss")):
+        for case, tools_given in (("three answers", None), ("a call and words", battery.TOOLS)):
+            turns = battery.BATTERY[case][0]
+            made.chat_template = {"default": known[plain], "tool_use": known[tools]}
+            both = Renderer(made)(turns, tools_given)
+            made.chat_template = known[tools if tools_given else plain]
+            assert both == Renderer(made)(turns, tools_given)
+
+
+def test_rows_of_one_kind_cost_one_rendering_each(monkeypatch):
+    """Whatever they say, however they space it, with numbers, names of functions and tools of their own."""
+    rendered, real = [], Template._rendered
+    monkeypatch.setattr(Template, "_rendered", lambda *given, **more: rendered.append(1) or real(*given, **more))
+    made = battery.tokenizer()
+    made.chat_template = battery.trl_templates()["qwen3"]
+    renderer, counts = Renderer(made), []
+    for row in range(50):
+        name, around = f"look_{row}", " " * (row % 3)
+        tools = [{"type": "function", "function": {"name": name, "description": f"looks {row}", "parameters": {}}}]
+        calls = [battery.call(name, {f"key{row}": row, "text": f"{around}t{row}"}, row)]
+        asked, said = battery.user(f"{around}Q{row}\n"), battery.assistant(f"{around}A{row}", tool_calls=calls)
+        renderer([asked, said, battery.result(f"R{row}", name, row), battery.assistant(f"B{row}{around}")], tools)
+        counts.append(len(rendered))
+    assert counts[-1] - counts[10] == 39
 
 
 def test_a_template_that_refuses_a_row_says_why_in_its_own_words():
@@ -155,7 +210,7 @@ def test_a_message_may_say_that_it_takes_no_loss():
         ),
         (None, {"content": "a \ud800"}, None, "a lone surrogate, which UTF-8 cannot hold"),
         (None, {}, "enable_thinking", "chat_template_kwargs: not an object (str)"),
-        (None, {}, {"tools": []}, "the chat template refuses it: "),
+        (None, {}, {"tools": []}, 'chat_template_kwargs: "tools" is no argument of a chat template'),
     ],
 )
 def test_whatever_goes_wrong_with_a_row_is_its_own_fault(template, turn, options, fault):
