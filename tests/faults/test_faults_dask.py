@@ -71,7 +71,9 @@ def test_a_worker_that_dies_is_replaced_and_the_run_ends_in_the_same_bytes(
     run_dir, file = tmp_path / "run", tiny.write(TWO)
     process = curate.start("run", file, "--run-dir", run_dir)
     wait_for(run_dir / "commits/prepare/00000.json", seconds=120)
-    victims = [child for child in workers(process.pid) if "spawn_main" in " ".join(child.cmdline())]
+    [server] = [child for child in psutil.Process(process.pid).children() if "forkserver" in " ".join(child.cmdline())]
+    victims = server.children()
+    assert len(victims) == 2
     victims[0].kill()
     ended = process.wait()
     assert ended.code == 0, ended.err
