@@ -15,7 +15,7 @@ moment); Shazeer and Stern, Adafactor, 2018, arXiv 1804.04235; Jordan et al., Mu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any, Protocol
@@ -23,8 +23,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from curate.errors import ModelError
 from curate.models.layers import linear_orientation
+from curate.models.optimizer_found import SETTINGS, SLOTS, beyond_adam
 
+SGD = frozenset({"momentum", "dampening", "nesterov"})
+"""Settings of plain descent, beside those that optimizers share."""
 NEWTON_SCHULZ_GAIN = 485.0
 """3.4445^5: the most that Muon's five iterations make of a singular value that is small beside the norm of M."""
 
@@ -163,6 +167,9 @@ def metrics(optimizer: Optimizer | None, layers: Mapping[str, nn.Module]) -> dic
     Args:
         optimizer: what trains the layers; None: plain descent.
         layers: linear layers, by name.
+
+    Raises:
+        ModelError: another kind of optimizer, told by what it keeps.
     """
     while optimizer is not None and isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
         optimizer = inner  # Accelerate wraps the optimizer
@@ -183,14 +190,29 @@ def _metric(layer: nn.Module, slots: Mapping[str, Any], group: Mapping[str, Any]
     def oriented(tensor: Tensor) -> Tensor:
         return linear_orientation(layer, tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32)))
 
+    if "betas" in group:  # said before the first step, if it can be
+        _check_known(set(), beyond_adam(group))
     if "exp_avg_sq" in slots:
+        _check_known({*slots} - SLOTS - {"max_exp_avg_sq"})
         return Diagonal(scale * adam_metric(oriented(slots.get("max_exp_avg_sq", slots["exp_avg_sq"])), slots, group))
     for rows, columns in (("row_var", "col_var"), ("exp_avg_sq_row", "exp_avg_sq_col")):  # torch's and transformers'
         if rows in slots:
+            _check_known({*slots} - {rows, columns, "step", "RMS", "exp_avg"})
             return _adafactor(layer, slots[rows].detach().flatten(), slots[columns].detach().flatten(), scale)
     if "momentum_buffer" in slots and "ns_steps" in group:
+        _check_known({*slots} - {"momentum_buffer"})
         return muon_metric(oriented(slots["momentum_buffer"]), scale)
+    if slots:
+        _check_known({*slots} - {"momentum_buffer", "step"}, sorted({*group} - SETTINGS - SGD))
     return Identity(scale)
+
+
+def _check_known(slots: set[str], settings: Sequence[str] = ()) -> None:
+    """Refuse an optimizer with slots or settings beyond those of the kinds whose step is known. Raises ModelError."""
+    if slots or settings:
+        found = f"one that has {', '.join([*sorted(slots), *settings])}"
+        kinds = "AdamW, Adam, SGD, Adafactor or Muon"
+        raise ModelError("optimizer", found, kinds, "What the step of another makes of a gradient is not known here.")
 
 
 def adam_metric(second_moment: Tensor, slots: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor:

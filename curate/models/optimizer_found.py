@@ -13,6 +13,18 @@ from curate.errors import ModelError
 from curate.models.warmup import Moments
 
 ADAM = ("exp_avg", "exp_avg_sq")
+SLOTS = frozenset({*ADAM, "step", "fp32", "master_param"})
+"""What trainers keep of a parameter under Adam: the moments, the number of updates, its weights in full precision."""
+SETTINGS = frozenset(
+    {
+        "params", "param_names", "name", "group_name", "lr", "betas", "eps", "weight_decay", "step",
+        "amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused", "decoupled_weight_decay",  # torch
+        "initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "lr_scale", "lr_mult", "wd_mult",  # schedules
+        "bias_correction", "correct_bias", "adam_w_mode", "adamw_mode", "max_grad_norm",  # DeepSpeed, Apex, transformers
+        "pre_lr_mult", "pre_wd_mult", "is_expert_parallel", "is_decoupled_lr", "default_config",  # Megatron
+    }
+)  # fmt: skip
+"""Settings of parameter groups that leave Adam's moments what they are."""
 OTHER = "Use a checkpoint trained with Adam or AdamW, or warm the model up instead (`model.warmup`)."
 WHOLE = "Copy the checkpoint again, or use an earlier one."
 
@@ -55,10 +67,34 @@ def make_moments(exp_avg: Tensor, exp_avg_sq: Tensor, step: Any) -> Moments:
 
 
 def check_adam(where: str, slots: Iterable[object]) -> None:
-    """Refuse the state of a parameter that lacks one of Adam's two moments."""
-    names = [str(slot) for slot in slots]
-    if not set(ADAM) <= set(names):
+    """Refuse the state of a parameter that lacks one of Adam's two moments, or holds what plain Adam does not.
+
+    Optimizers of other kinds use the same names for moments in another basis, of another scale, or already corrected.
+    """
+    names = {str(slot) for slot in slots}
+    if not set(ADAM) <= names:
         raise ModelError(where, f"state of another optimizer: {', '.join(sorted(names))}", " and ".join(ADAM), OTHER)
+    if more := sorted(names - SLOTS):
+        raise ModelError(
+            where, f"{', '.join(more)} beside Adam's moments: another optimizer", " and ".join(ADAM), OTHER
+        )
+
+
+def check_settings(where: str, groups: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse parameter groups with settings that plain Adam and AdamW do not have. Raises ModelError."""
+    for group in groups:
+        found = f"settings that Adam does not have: {', '.join(more)}" if (more := beyond_adam(group)) else None
+        if group.get("amsgrad"):
+            found = "amsgrad: true"
+        if found is not None:
+            raise ModelError(f"{where}: param_groups", found, "those of Adam or AdamW", OTHER)
+
+
+def beyond_adam(group: Mapping[str, Any]) -> list[str]:
+    """Settings of a parameter group that plain Adam and AdamW do not have."""
+    betas = group.get("betas")
+    several = [] if betas is None or len(betas) == len(ADAM) else [f"{len(betas)} betas"]
+    return sorted({str(key) for key in group} - SETTINGS) + several
 
 
 def check_shape(where: str, found: Sequence[int], expected: Sequence[int]) -> None:

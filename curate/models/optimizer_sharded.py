@@ -23,7 +23,9 @@ from curate.models.warmup import Moments
 METADATA = ".metadata"
 STATE = re.compile(r"(?:.*?\.)?state\.(?P<name>.+)\.(?P<slot>\w+)")
 """A moment's key, such as `optimizer.state.model.norm.weight.exp_avg`."""
-SETTING = re.compile(r"(?:.*?\.)?param_groups\.(?P<group>.+)\.(?P<setting>betas|eps)")
+SETTING = re.compile(r"(?:.*?\.)?param_groups\.(?P<group>.+)\.(?P<setting>[A-Za-z_]\w*)")
+READ = frozenset({"betas", "eps", "amsgrad"})
+"""Settings whose values are read; of others the names are."""
 
 
 def read_sharded(directory: Path) -> Found:
@@ -94,4 +96,4 @@ def _groups(shards: _Shards) -> Iterator[dict[str, Any]]:
     """One group of one setting for each that is stored, by group or by parameter."""
     for index in shards.places:
         if found := SETTING.fullmatch(index.fqn):
-            yield {found["setting"]: shards.stored(index)}
+            yield {found["setting"]: shards.stored(index) if found["setting"] in READ else None}

@@ -12,12 +12,14 @@ import torch
 from torch import nn
 
 from curate.errors import ModelError
-from curate.models.optimizer_found import WHOLE, Found, check_shape
+from curate.models.optimizer_found import WHOLE, Found, check_settings, check_shape
 from curate.models.optimizer_sharded import METADATA, read_sharded
 from curate.models.optimizer_torch import read_torch
 from curate.models.optimizer_zero import find_zero, read_zero
 from curate.models.warmup import Moments, load_optimizer
 
+TORCH_BETAS = (0.9, 0.999)
+"""Decays of Adam's moments where a checkpoint does not say: torch's own."""
 OWN = "optimizer.safetensors"
 FILES = {"optimizer.pt": "Hugging Face Trainer", "optimizer.bin": "Accelerate"}
 SHARDED = (".", "optimizer_0", "optimizer")
@@ -62,6 +64,8 @@ class Matched:
             line += f", by {self.order}"
         if self.without_parameter:
             line += f"; entries without a parameter: {len(self.without_parameter)}"
+        if self.beta1 is None or self.beta2 is None:
+            line += f"; it does not say Adam's betas, or says several: {TORCH_BETAS[0]} and {TORCH_BETAS[1]} are taken"
         return line
 
 
@@ -90,6 +94,7 @@ def read_moments(path: Path, causal: nn.Module, *, names: Collection[str] | None
     wanted = list(parameters if names is None else names)
     with _structure(path):
         found = _find(path, causal)
+        check_settings(str(path), found.groups)
         named = {plain[plain_name(name)]: read for name, read in found.readers.items() if plain_name(name) in plain}
         moments = {name: named[name](parameters[name].shape) for name in wanted if name in named}
         beta1, beta2 = found.common("betas") or (None, None)

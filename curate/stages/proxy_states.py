@@ -16,6 +16,7 @@ from curate.manifest import commits
 from curate.models import loading, warmup
 from curate.models.encoder import Encoder, load_encoder
 from curate.models.language_model import LanguageModel
+from curate.models.optimizer_state import TORCH_BETAS
 from curate.models.pair import Pair, load_pair
 from curate.runs.job import Job
 
@@ -147,9 +148,6 @@ def _betas(job: Job) -> tuple[float, float]:
         raise ModelError("model", "neither `warmup` nor `optimizer`", "one of them", fix)
     return stated["beta1"] or TORCH_BETAS[0], stated["beta2"] or TORCH_BETAS[1]
 
-
-TORCH_BETAS = (0.9, 0.999)
-"""What AdamW uses unless it is told otherwise; some checkpoints do not say."""
 
 _held: dict[Hashable, Any] = {}
 """The one state, pair or weighing proxy in memory, by what it is, its place, and the hashes or stages that made it."""
