@@ -108,6 +108,7 @@ def model_record(settings: ModelConfig) -> dict[str, Any]:
         "name": settings.name,
         "path": str(found.path),
         "tokenizer": str(found.tokenizer),
+        **({"adapter": str(found.adapter)} if found.adapter else {}),
         "revision": found.revision,
         "sha256": found.sha256,
         "fingerprint": fingerprint(sorted(found.sha256.values())),

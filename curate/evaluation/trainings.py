@@ -30,7 +30,9 @@ def start(root: str, seed: int) -> None:
     if path.exists() or warmup is None:
         return
     device.pin(job.pipeline.cluster.threads)
-    language_model = loading.load(job.model_path, config=job.model_config, seed=seed, tokenizer=job.tokenizer_path)
+    language_model = loading.load(
+        job.model_path, config=job.model_config, seed=seed, tokenizer=job.tokenizer_path, adapter=job.adapter_path
+    )
     rows = _rows(root, (Path(root) / "contest.json").stat().st_mtime_ns)
     generator = np.random.default_rng([seed, job.pipeline.seed, 4])
     given = arms.Rows(comparison.weights[comparison.run], rows.clean, rows.pool.targets)
@@ -49,7 +51,9 @@ def perform(root: str, index: int) -> None:
         return
     job, settings = comparison.job, comparison.evaluation
     device.pin(job.pipeline.cluster.threads)
-    language_model = loading.load(job.model_path, config=job.model_config, seed=seed, tokenizer=job.tokenizer_path)
+    language_model = loading.load(
+        job.model_path, config=job.model_config, seed=seed, tokenizer=job.tokenizer_path, adapter=job.adapter_path
+    )
     if settings.warmup is not None:
         loading.restore(language_model, comparison.start(seed))
     rows = _rows(root, (Path(root) / "contest.json").stat().st_mtime_ns)

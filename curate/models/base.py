@@ -86,8 +86,11 @@ class ModelConfig(Section):
     `chunks` all of it, chunk by chunk: its feature is the mean over the chunks, by tokens; its weight is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the weights; auto is bfloat16 on a GPU that has it, float32 otherwise."""
+    adapter: str | None = None
+    """Trained adapter (PEFT: LoRA, DoRA, rsLoRA) of the model, as a directory or Hub id: it is merged into the weights. `none`:
+    an adapter that lies beside the weights is not used."""
     lora: LoraSettings | None = None
-    """Adapters to add, or none."""
+    """New adapters to add, or none."""
     warmup: WarmupSettings | None = None
     """Training of the proxy before it is used, or none."""
     optimizer: str | None = None
@@ -97,6 +100,14 @@ class ModelConfig(Section):
     """Recompute each block in the backward pass instead of keeping its activations: less memory, about a third more time."""
     attention: Literal["sdpa", "eager"] = "sdpa"
     """Attention implementation; architectures without sdpa always use eager."""
+
+    @model_validator(mode="after")
+    def _an_adapter_of_trained_weights(self) -> ModelConfig:
+        if self.from_scratch and self.adapter not in (None, "none"):
+            raise ValueError(
+                "`adapter` was trained on the stored weights, and `from_scratch` ignores them: remove one of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_optimizer(self) -> ModelConfig:

@@ -30,6 +30,8 @@ class Origin:
     """Local directory or GGUF file the tokenizer came from."""
     seed: int
     """Seed of random initialisation (from scratch, adapters)."""
+    adapter: Path | None = None
+    """Directory of a trained adapter that is merged into its weights."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from curate.errors import ModelError
+from curate.models import adapters
 from curate.models.base import LoraSettings, ModelConfig
 from curate.models.device import pick_device, pick_dtype
 from curate.models.language_model import LanguageModel, Origin, causal_model, check_ids, has_plain_head
@@ -40,7 +43,9 @@ RECORD = "proxy.json"
 ADAPTER = "adapter_model.safetensors"
 
 
-def load(path: Path, *, config: ModelConfig, seed: int, tokenizer: Path | None = None) -> LanguageModel:
+def load(
+    path: Path, *, config: ModelConfig, seed: int, tokenizer: Path | None = None, adapter: Path | None = None
+) -> LanguageModel:
     """Load a model for measuring losses and gradients: eval mode, on the best device, dtype by that device.
 
     Args:
@@ -48,6 +53,7 @@ def load(path: Path, *, config: ModelConfig, seed: int, tokenizer: Path | None =
         config: the `model:` section.
         seed: seed of random weights: all of them with `from_scratch`, the adapters with `lora`.
         tokenizer: local directory of the tokenizer; by default `config.tokenizer`, else the model's own.
+        adapter: directory of a trained adapter to merge, as `resolve` returned it; not asked for what `files` returned.
 
     Raises:
         ModelError: weights, configuration and tokenizer do not make a usable model.
@@ -56,11 +62,13 @@ def load(path: Path, *, config: ModelConfig, seed: int, tokenizer: Path | None =
     record = _read_record(path)
     origin = Origin(path, tokenizer or path, seed)
     if record is None:
-        origin = Origin(path, tokenizer or resolve_tokenizer(config, path), seed)
+        origin = Origin(path, tokenizer or resolve_tokenizer(config, path, adapter), seed, adapter)
     elif record["adapter"]:  # its base was not written: it is made again, from the same file and seed
-        origin = Origin(Path(record["base"]), tokenizer or path, record["seed"])
+        trained_one = Path(record["merged"]) if "merged" in record else None
+        origin = Origin(Path(record["base"]), tokenizer or path, record["seed"], trained_one)
     scratch = config.from_scratch and (record is None or record["adapter"])
     causal = _causal(origin.path, config, seed=origin.seed if scratch else None)
+    causal = adapters.merged(causal, origin.adapter) if origin.adapter else causal
     model = _with_adapters(causal, config.lora, origin.seed) if config.lora else causal
     if isinstance(model, PeftModel) and record is not None:
         _restore_adapters(model, path / ADAPTER)
@@ -75,6 +83,8 @@ def files(language_model: LanguageModel) -> dict[str, bytes]:
     """
     model, origin = language_model.model, language_model.origin
     record = {"adapter": language_model.has_lora, "base": str(origin.path), "seed": origin.seed}
+    if origin.adapter is not None:
+        record["merged"] = str(origin.adapter)
     out = {RECORD: _json(record)} | _tokenizer_files(language_model)
     if isinstance(model, PeftModel):
         out["adapter_config.json"] = _json(model.peft_config["default"].to_dict())
@@ -117,14 +127,15 @@ def _causal(path: Path, config: ModelConfig, *, seed: int | None) -> PreTrainedM
             return _from_config(architecture, options, seed)
         if path.is_file():
             return _from_gguf(path, options)
-        model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-            path,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused by name below
-            **options,
-        )
+        with _without_adapter(path) as directory:
+            model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+                directory,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused by name below
+                **options,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(
             str(path),
@@ -134,6 +145,19 @@ def _causal(path: Path, config: ModelConfig, *, seed: int | None) -> PreTrainedM
         ) from error
     _refuse_partial(path, info)
     return model
+
+
+@contextlib.contextmanager
+def _without_adapter(path: Path) -> Iterator[Path]:
+    """The directory; where an adapter lies in it, one of links to all other files: transformers would load it unasked."""
+    if not adapters.lies_in(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for file in path.iterdir():
+            if file.is_file() and file.name not in (adapters.CONFIG, adapters.WEIGHTS):
+                (Path(folder) / file.name).symlink_to(file.resolve())
+        yield Path(folder)
 
 
 def _from_config(config: PreTrainedConfig, options: dict[str, Any], seed: int) -> PreTrainedModel:

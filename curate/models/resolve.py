@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from curate.errors import ModelError
+from curate.models import adapters
 from curate.models.base import ModelConfig
 from curate.models.tokenizer_files import TOKENIZER_FILES, is_tokenizer_file
 from curate.storage import records
@@ -40,6 +41,7 @@ class Resolved:
         revision: commit on the Hub, None for local files.
         sha256: hash of every file that determines the model, by name; those of a separate tokenizer start
             with `tokenizer/`.
+        adapter: directory of the adapter to merge, None without one.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class Resolved:
     tokenizer: Path
     revision: str | None
     sha256: dict[str, str]
+    adapter: Path | None = None
 
 
 def resolve(config: ModelConfig) -> Resolved:
@@ -56,7 +59,7 @@ def resolve(config: ModelConfig) -> Resolved:
         ModelError: nothing is there, weights are absent, damaged or pickled, or the repository wants to run
         its own code.
     """
-    path, revision = _locate(config.name, config.revision, weights=not config.from_scratch)
+    path, revision, adapter = _with_adapter(config)
     if path.is_file():
         kind, names = "gguf", [path.name]
     elif config.from_scratch:
@@ -67,7 +70,10 @@ def resolve(config: ModelConfig) -> Resolved:
         _check_config(path)
     root = path if path.is_dir() else path.parent
     sha256 = {name: sha256_file(root / name) for name in names}
-    tokenizer = resolve_tokenizer(config, path)
+    if adapter is not None:
+        _check_safetensors(adapter / adapters.WEIGHTS)
+        sha256 |= {f"adapter/{name}": sha256_file(adapter / name) for name in (adapters.CONFIG, adapters.WEIGHTS)}
+    tokenizer = resolve_tokenizer(config, path, adapter)
     prefix = "" if tokenizer == path else "tokenizer/"
     if tokenizer.is_dir():
         sha256 |= {prefix + name: sha256_file(tokenizer / name) for name in _tokenizer_names(tokenizer)}
@@ -75,7 +81,40 @@ def resolve(config: ModelConfig) -> Resolved:
         sha256[prefix + tokenizer.name] = sha256_file(tokenizer)
     if config.optimizer is not None:
         sha256 |= {f"optimizer/{name}": sha256_file(file) for name, file in _optimizer_files(config.optimizer).items()}
-    return Resolved(path, kind, tokenizer, revision, sha256)
+    return Resolved(path, kind, tokenizer, revision, sha256, adapter)
+
+
+def _with_adapter(config: ModelConfig) -> tuple[Path, str | None, Path | None]:
+    """Place and revision of the model, and the place of an adapter of it, or None.
+
+    A directory with an adapter alone stands for the model that the adapter was trained on. Where both lie, whoever asks has to
+    say which. Raises ModelError.
+    """
+    path, revision = _locate(config.name, config.revision, weights=not config.from_scratch)
+    if config.adapter not in (None, adapters.NONE):
+        adapter = _locate(config.adapter, None, weights=True)[0]
+        adapters.settings(adapter)
+        return path, revision, adapter
+    whole = config.adapter == adapters.NONE or (config.from_scratch and path.is_dir() and "config.json" in _names(path))
+    if whole or not adapters.lies_in(path):
+        return path, revision, None
+    if any(name.endswith(".safetensors") and name != adapters.WEIGHTS for name in _names(path)):
+        raise ModelError(
+            str(path),
+            "a model and an adapter beside it",
+            "to be told which is meant",
+            f"Set `model.adapter: {config.name}` for both together, or `model.adapter: {adapters.NONE}` for the model alone.",
+        )
+    base = adapters.base_of(path)
+    try:
+        return *_locate(base, None, weights=not config.from_scratch), path
+    except ModelError as error:
+        fix = "Name the model itself as `model.name`, and this directory as `model.adapter`."
+        raise ModelError(str(path), f"an adapter of {base}, which is not found here", "its model", fix) from error
+
+
+def _names(directory: Path) -> list[str]:
+    return sorted(file.name for file in directory.iterdir() if file.is_file())
 
 
 def _optimizer_files(name: str) -> dict[str, Path]:
@@ -87,13 +126,14 @@ def _optimizer_files(name: str) -> dict[str, Path]:
     return {str(file.relative_to(place)) if file != place else file.name: file for file in files}
 
 
-def resolve_tokenizer(config: ModelConfig, path: Path) -> Path:
-    """Directory (or GGUF file) of the tokenizer: `config.tokenizer`, else the model's own `path`.
+def resolve_tokenizer(config: ModelConfig, path: Path, adapter: Path | None = None) -> Path:
+    """Directory (or GGUF file) of the tokenizer: `config.tokenizer`, else the one saved with the adapter, else the model's own.
 
     Raises:
         ModelError: the directory has no tokenizer files, or its tokenizer wants to run its own code.
     """
-    place = path if config.tokenizer is None else _locate(config.tokenizer, None, weights=False)[0]
+    own = adapter if adapter is not None and _tokenizer_names(adapter) else path
+    place = own if config.tokenizer is None else _locate(config.tokenizer, None, weights=False)[0]
     if place.is_file():
         return place
     if not _tokenizer_names(place):
@@ -128,7 +168,7 @@ def _locate(name: str, revision: str | None, *, weights: bool) -> tuple[Path, st
 
 def _download(name: str, revision: str | None, *, weights: bool) -> tuple[Path, str]:
     """Snapshot of a Hub repository at one commit, without code or pickles; from the cache if there is no network."""
-    patterns = ["config.json", *TOKENIZER_FILES, *(WEIGHT_FILES if weights else ())]
+    patterns = ["config.json", adapters.CONFIG, *TOKENIZER_FILES, *(WEIGHT_FILES if weights else ())]
     commit, offline = revision, None
     try:
         info = HfApi().model_info(name, revision=revision)
@@ -215,7 +255,7 @@ def _refuse_remote_code(path: Path) -> dict[str, Any] | None:
 
 def _weight_names(directory: Path) -> list[str]:
     """Names of the safetensors files of a checkpoint, each checked to be whole."""
-    present = sorted(file.name for file in directory.iterdir() if file.is_file())
+    present = [name for name in _names(directory) if name != adapters.WEIGHTS]
     _refuse_absent_weights(str(directory), present)
     names = [name for name in present if name.endswith(".safetensors")]
     if INDEX in present:

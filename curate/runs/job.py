@@ -112,6 +112,12 @@ class Job:
         """Where its tokenizer lies."""
         return Path((self.record.model or {})["tokenizer"])
 
+    @property
+    def adapter_path(self) -> Path | None:
+        """Where the adapter lies that is merged into its weights, None without one."""
+        found = (self.record.model or {}).get("adapter")
+        return Path(found) if found else None
+
 
 def open_job(run_dir: str) -> Job:
     """The job of a run directory; parsed once a worker as long as run.json stays the same."""

@@ -32,7 +32,9 @@ def work(job: Job, _: int) -> Outcome:
     from curate.storage.outputs import Outcome
 
     settings = job.model_config
-    language_model = loading.load(job.model_path, config=settings, seed=job.pipeline.seed, tokenizer=job.tokenizer_path)
+    language_model = loading.load(
+        job.model_path, config=settings, seed=job.pipeline.seed, tokenizer=job.tokenizer_path, adapter=job.adapter_path
+    )
     facts: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in language_model.model.parameters())}
     if isinstance(job.pipeline.features, ProxyFeaturesConfig) and job.pipeline.features.batch_tokens == "auto":
         facts["batch_tokens"] = _fitting_tokens(job, language_model)

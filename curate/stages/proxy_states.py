@@ -34,7 +34,9 @@ class State:
 def proxy_is_made(job: Job) -> bool:
     """Whether the proxy differs from the model as given, so that the run keeps a copy of its own."""
     settings = job.model_config
-    return bool(settings.warmup or settings.lora or settings.from_scratch or job.model_path.is_file())
+    return bool(
+        settings.warmup or settings.lora or settings.from_scratch or job.model_path.is_file() or job.adapter_path
+    )
 
 
 def states(job: Job) -> list[State]:
