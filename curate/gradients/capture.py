@@ -7,6 +7,7 @@ activations alone gives all per-sample gradients; weights are frozen and autogra
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from curate.models.language_model import LanguageModel, axis_of
 from curate.models.layers import captured_layers, recomputed_layers, weight_owners
 from curate.models.losses import sample_losses
 from curate.models.packing import TokenAxis
+from curate.models.recomputing import run_now
 from curate.types import Batch
 
 
@@ -127,7 +129,7 @@ class _Calls:
         self.in_backward = False
         self.source: tuple[str, Tensor] | None = None
         self.counts: dict[str, int] = {}
-        self.again: dict[str, int] = {}
+        self.order: dict[tuple[str, object], deque[int]] = {}
         self.inputs: dict[tuple[str, int], tuple[str, Tensor]] = {}
         self.gradients: dict[tuple[str, int], Tensor] = {}
         self.pairs: dict[str, list[tuple[str, Tensor, Tensor]]] = {}
@@ -135,16 +137,22 @@ class _Calls:
     def forward(self, name: str, inputs: Tensor, output: Tensor) -> None:
         if not output.requires_grad:  # nothing before it is captured: the backward pass ends here
             output.requires_grad_()
+        call = self._call(name)
         if not self.in_backward:
             self._check(name, inputs, output)
-            self.counts[name] = call = self.counts.get(name, 0) + 1
             output.register_hook(partial(self._backward, name, call))
-        else:  # blocks come again last first
-            self.again[name] = self.again.get(name, 0) + 1
-            call = self.counts[name] - self.again[name] + 1
         if self.in_backward == (name in self.recomputed):
             self.inputs[name, call] = self._source(name, inputs), inputs.detach()
             self._match(name, call)
+
+    def _call(self, name: str) -> int:
+        """The number of a call of a layer. A run of a block comes again in its own order; runs without a mark last first."""
+        if not self.in_backward:
+            self.counts[name] = call = self.counts.get(name, 0) + 1
+            self.order.setdefault((name, run_now()), deque()).append(call)
+            return call
+        run = run_now()
+        return self.order[name, run].pop() if run is None else self.order[name, run].popleft()
 
     def refuse_uncalled(self) -> None:
         uncalled = [name for name in self.layers if name not in self.counts]

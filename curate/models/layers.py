@@ -61,22 +61,6 @@ def weight_shape(layer: nn.Module) -> tuple[int, int]:
     return rows, columns
 
 
-def checkpoint_blocks(language_model: LanguageModel) -> None:
-    """Let every block forget its activations and compute them again in the backward pass: less memory, more time.
-
-    transformers does so in training mode only; here the blocks alone are told that they train, so that dropout stays
-    off. Raises ModelError if the model cannot.
-    """
-    causal = language_model.causal
-    blocks = [module for module in causal.modules() if isinstance(module, GradientCheckpointingLayer)]
-    if not (causal.supports_gradient_checkpointing and blocks):
-        found, fix = f"{type(causal).__name__} without it", "Remove model.gradient_checkpointing."
-        raise ModelError("model.gradient_checkpointing", found, "a model that can recompute its blocks", fix)
-    causal.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    for block in blocks:
-        block.training = True  # of the block only, not of what is in it
-
-
 def recomputed_layers(language_model: LanguageModel, layers: Mapping[str, nn.Module]) -> set[str]:
     """Captured layers whose inputs are dropped and come again in the backward pass.
 

@@ -31,8 +31,8 @@ from curate.models import adapters
 from curate.models.base import LoraSettings, ModelConfig
 from curate.models.device import pick_device, pick_dtype
 from curate.models.language_model import LanguageModel, Origin, causal_model, check_ids, has_plain_head
-from curate.models.layers import checkpoint_blocks
 from curate.models.packing import can_pack
+from curate.models.recomputing import recompute_blocks
 from curate.models.resolve import resolve_tokenizer
 from curate.models.tokenizer_files import is_tokenizer_file
 
@@ -255,7 +255,7 @@ def _assemble(model: PreTrainedModel | PeftModel, origin: Origin, config: ModelC
     packs = can_pack(causal, causal.get_decoder())
     language_model = LanguageModel(model, tokenizer, device, vocab, origin, has_plain_head(causal), packs)
     if config.gradient_checkpointing:
-        checkpoint_blocks(language_model)
+        recompute_blocks(causal)
     return language_model
 
 

@@ -53,6 +53,16 @@ ARCHITECTURES = {
     "phi": PLAIN,
     "gpt2": GPT2,
     "opt": {**PLAIN, "ffn_dim": 48, "word_embed_proj_dim": 32},
+    "biogpt": PLAIN,
+    "xglm": {
+        "vocab_size": VOCAB,
+        "d_model": 32,
+        "ffn_dim": 48,
+        "num_layers": 2,
+        "attention_heads": 4,
+        "max_position_embeddings": 64,
+        "pad_token_id": 0,
+    },
 }
 
 

@@ -144,6 +144,28 @@ def test_recomputing_blocks_changes_nothing(
     torch.testing.assert_close(losses, other)
 
 
+@pytest.mark.parametrize("architecture", ["opt", "biogpt", "xglm"])
+def test_recomputed_blocks_drop_nothing(checkpoint: Checkpoint, batch: Batch, architecture: str) -> None:
+    """Blocks of these ask their own flag whether to drop; a tenth of everything, as configured."""
+    directory = checkpoint(architecture, dropout=0.1, hidden_dropout_prob=0.1, attention_dropout=0.1)
+    kept, again = (open_model(directory, gradient_checkpointing=flag) for flag in (False, True))
+    expected, losses = features(kept, batch, projection=SKETCH)
+    found, other = features(again, batch, projection=SKETCH)
+    torch.testing.assert_close(losses, other)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_that_a_block_runs_twice_is_right_when_recomputed(checkpoint: Checkpoint, batch: Batch) -> None:
+    found = []
+    for flag in (False, True):
+        language_model = open_model(checkpoint("llama"), gradient_checkpointing=flag)
+        for block in language_model.decoder.layers:  # pyright: ignore
+            once = block.mlp.forward
+            block.mlp.forward = lambda hidden, once=once: once(hidden + once(hidden))
+        found.append(features(language_model, batch, projection=SKETCH)[0])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
 def test_recomputing_blocks_keeps_fewer_activations(checkpoint: Checkpoint, batch: Batch) -> None:
     """Bytes that autograd holds when the backward pass begins, of a model with eight blocks."""
     directory = checkpoint("llama", num_hidden_layers=8)
