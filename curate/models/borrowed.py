@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from curate.errors import ModelError
-from curate.models.language_model import LanguageModel, Origin, causal_model, has_plain_head
+from curate.models.language_model import LanguageModel, Origin, body_of, causal_model, has_plain_head
 from curate.models.packing import can_pack
 
 NOWHERE = Path()
@@ -39,7 +39,7 @@ def borrowed(model: nn.Module, *, pack: bool = False) -> LanguageModel:
     vocab, device = len(causal.get_input_embeddings().weight), causal.device  # pyright: ignore[reportArgumentType]
     training = causal.training
     causal.eval()  # for two probes
-    packs, plain = pack and can_pack(causal, causal.get_decoder()), has_plain_head(causal)
+    packs, plain = pack and can_pack(causal, body_of(causal)), has_plain_head(causal)
     causal.train(training)
     tokenizer = None  # nothing that reads gradients asks for one
     return LanguageModel(model, tokenizer, device, vocab, Origin(NOWHERE, NOWHERE, 0), plain, packs)  # pyright: ignore

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class LanguageModel:
     @property
     def decoder(self) -> nn.Module:
         """The body: token ids to last hidden states."""
-        return self.causal.get_decoder()
+        return body_of(self.causal)
 
     @property
     def head(self) -> nn.Linear | None:
@@ -86,6 +87,22 @@ def axis_of(language_model: LanguageModel, batch: Batch) -> TokenAxis:
 def causal_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """The Hugging Face model without the adapter wrapper around it (adapters themselves stay in place)."""
     return model.get_base_model() if isinstance(model, PeftModel) else model  # pyright: ignore[reportReturnType]
+
+
+def body_of(causal: PreTrainedModel) -> nn.Module:
+    """The part of a model from token ids to last hidden states: what it calls its decoder, if that is one."""
+    named = (
+        causal.get_decoder(),
+        causal.base_model,
+        getattr(causal, "model", None),
+        getattr(causal, "transformer", None),
+    )
+    found = (each for each in named if isinstance(each, nn.Module) and each is not causal and _reads_ids(each))
+    return next(found, causal.get_decoder())
+
+
+def _reads_ids(module: nn.Module) -> bool:
+    return "input_ids" in inspect.signature(module.forward).parameters
 
 
 def check_ids(ids: Tensor, vocab: int, *, where: str = "token ids") -> None:
@@ -125,7 +142,7 @@ def has_plain_head(causal: PreTrainedModel) -> bool:
     ids = torch.arange(min(PROBE_TOKENS, head.out_features), device=head.weight.device)[None]
     with _magnified(head) as seen:
         logits = causal(input_ids=ids, use_cache=False).logits
-        hidden = causal.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        hidden = body_of(causal)(input_ids=ids, use_cache=False).last_hidden_state
     if len(seen) != 2 or seen[0].shape != hidden.shape or seen[1].shape != logits.shape:
         return False
     return all(torch.allclose(a, b, rtol=1e-2, atol=1e-4) for a, b in zip(seen, (hidden, logits), strict=True))

@@ -30,8 +30,9 @@ from curate.errors import ModelError
 from curate.models import adapters
 from curate.models.base import LoraSettings, ModelConfig
 from curate.models.device import pick_device, pick_dtype
-from curate.models.language_model import LanguageModel, Origin, causal_model, check_ids, has_plain_head
+from curate.models.language_model import LanguageModel, Origin, body_of, causal_model, check_ids, has_plain_head
 from curate.models.packing import can_pack
+from curate.models.probes import check_rows
 from curate.models.recomputing import recompute_blocks
 from curate.models.resolve import resolve_tokenizer
 from curate.models.tokenizer_files import is_tokenizer_file
@@ -41,6 +42,8 @@ __all__ = ["LanguageModel", "check_ids", "files", "load"]
 RECORD = "proxy.json"
 """Marks a directory made of `files`; a checkpoint from elsewhere has none."""
 ADAPTER = "adapter_model.safetensors"
+FEW, LOGITS = 24, 1 << 26
+"""Tokens of a row, and logits of one, that are tried where the head is more than one layer."""
 
 
 def load(
@@ -241,7 +244,7 @@ def _assemble(model: PreTrainedModel | PeftModel, origin: Origin, config: ModelC
     model = model.to(device).eval()  # pyright: ignore[reportArgumentType]
     causal = causal_model(model)
     longest = getattr(causal.config, "max_position_embeddings", None)
-    if longest is not None and config.max_tokens > longest:
+    if longest is not None and 0 < longest < config.max_tokens:
         raise ModelError(
             "model.max_tokens",
             str(config.max_tokens),
@@ -252,8 +255,13 @@ def _assemble(model: PreTrainedModel | PeftModel, origin: Origin, config: ModelC
     vocab = int(causal.get_input_embeddings().weight.shape[0])  # pyright: ignore
     # Without added tokens: repositories with a padding token the model has no embedding for are common and harmless.
     check_ids(torch.tensor([tokenizer.vocab_size - 1]), vocab, where=str(origin.tokenizer))
-    packs = can_pack(causal, causal.get_decoder())
-    language_model = LanguageModel(model, tokenizer, device, vocab, origin, has_plain_head(causal), packs)
+    body = body_of(causal)
+    check_rows(causal, body, config.max_tokens)
+    plain = has_plain_head(causal)
+    if not plain:  # what comes after the body may mix rows too
+        check_rows(causal, causal, min(config.max_tokens, max(FEW, LOGITS // vocab)))
+    packs = can_pack(causal, body, config.max_tokens)
+    language_model = LanguageModel(model, tokenizer, device, vocab, origin, plain, packs)
     if config.gradient_checkpointing:
         recompute_blocks(causal)
     return language_model

@@ -19,12 +19,15 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from curate.models import probes
 from curate.models.blockwise import blockwise_attention, pays
 from curate.types import Batch
 
 PACKED = "curate_packed"
 """The attention implementation of models that pack: torch's own, inside each sample."""
 PROBE_LENGTHS = (5, 3, 3, 7)
+LONGEST = 512
+"""Tokens of the longest sample that is tried where nothing says how long they will be."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,12 @@ def token_axis(batch: Batch, *, packed: bool) -> TokenAxis:
     return _packed_axis(batch.ids[batch.attention.bool()], lengths)
 
 
-def can_pack(causal: PreTrainedModel, decoder: nn.Module) -> bool:
+def can_pack(causal: PreTrainedModel, decoder: nn.Module, longest: int = LONGEST) -> bool:
     """Whether samples packed in one row get what each gets alone.
 
-    Two probes with random tokens: another first sample must not change the others by a bit, and each sample must be
-    what it is in a row of its own. A model that can is switched to the packed attention for good; it is
-    torch's own wherever no sample lengths are given.
+    Two probes with random tokens, of short samples and of long ones, up to the `longest` that will be run. Another first sample
+    must not change the others by a bit, or where there are experts by more than rounding; and each must be what it is alone.
+    A model that can is switched to the packed attention for good; it is torch's own wherever no sample lengths are given.
     """
     named = inspect.signature(decoder.forward).parameters
     takes_more = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in named.values())
@@ -72,7 +75,7 @@ def can_pack(causal: PreTrainedModel, decoder: nn.Module) -> bool:
     if not causal._can_set_attn_implementation():
         return False
     causal.set_attn_implementation(PACKED)
-    if _probe(causal, decoder):
+    if _packs(causal, decoder, longest):
         return True
     causal.set_attn_implementation("sdpa")
     return False
@@ -142,25 +145,42 @@ def _packed_axis(ids: Tensor, lengths: list[int]) -> TokenAxis:
     return TokenAxis(inputs, spans, len(ids))
 
 
+def _packs(causal: PreTrainedModel, decoder: nn.Module, longest: int) -> bool:
+    try:
+        return _probe(causal, decoder, (*PROBE_LENGTHS, *probes.lengths(causal, longest)))
+    except probes.FAULTS:
+        return False  # it runs with its padding, if it runs
+
+
 @torch.no_grad()
-def _probe(causal: PreTrainedModel, decoder: nn.Module) -> bool:
+def _probe(causal: PreTrainedModel, decoder: nn.Module, lengths: Sequence[int]) -> bool:
     place, vocab = next(causal.parameters()).device, len(causal.get_input_embeddings().weight)  # pyright: ignore
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(vocab, (sum(PROBE_LENGTHS),), generator=generator)
+    ids = torch.randint(vocab, (sum(lengths),), generator=generator)
     other = ids.clone()
-    other[: PROBE_LENGTHS[0]] = torch.randint(vocab, (PROBE_LENGTHS[0],), generator=generator)
+    other[: lengths[0]] = torch.randint(vocab, (lengths[0],), generator=generator)
 
-    def hidden(tokens: Tensor, lengths: Sequence[int]) -> Tensor:
+    def hidden(tokens: Tensor) -> Tensor:
         return decoder(**to_device(_packed_axis(tokens, list(lengths)).inputs, place)).last_hidden_state[0]
 
-    whole = hidden(ids, PROBE_LENGTHS)
-    alone = torch.cat(
-        [decoder(input_ids=part[None].to(place)).last_hidden_state[0] for part in ids.split(PROBE_LENGTHS)]
+    whole, again = hidden(ids), hidden(other)
+    alone = [decoder(input_ids=part[None].to(place)).last_hidden_state[0] for part in ids.split(list(lengths))]
+    parts = [each.split(list(lengths)) for each in (whole, again)]
+    same = all(
+        torch.equal(one, two) or (_has_experts(causal) and _close(one, two))
+        for one, two in [*zip(*parts, strict=True)][1:]
     )
-    first = PROBE_LENGTHS[0]
-    same = torch.equal(whole[first:], hidden(other, PROBE_LENGTHS)[first:])
-    tolerance = 32 * torch.finfo(whole.dtype).eps
-    return same and bool((whole - alone).norm() <= tolerance * alone.norm())
+    return same and all(map(_close, parts[0], alone))
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).norm() <= 32 * torch.finfo(one.dtype).eps * other.norm())
+
+
+def _has_experts(causal: PreTrainedModel) -> bool:
+    """Whether products are grouped by expert, so that other tokens in a group change the last bits."""
+    known = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    return any((getattr(causal.config, name, None) or 0) > 1 for name in known)
 
 
 def to_device(inputs: dict[str, Any], device: torch.device) -> dict[str, Any]:
