@@ -46,6 +46,7 @@ def check_rows(causal: PreTrainedModel, decoder: nn.Module, longest: int) -> Non
         ModelError: it cannot run them, a row depends on its padding or on the rows beside it, or tokens on later ones.
     """
     where, sizes = type(causal).__name__, (SHORT, *lengths(causal, longest))
+    before = _sizes(causal)
     place, vocab = next(causal.parameters()).device, len(causal.get_input_embeddings().weight)  # pyright: ignore
     ids = torch.randint(vocab, (len(sizes), sizes[-1]), generator=torch.Generator().manual_seed(1)).to(place)
     mask = (torch.arange(sizes[-1])[None] < torch.tensor(sizes)[:, None]).to(place, torch.long)
@@ -72,6 +73,14 @@ def check_rows(causal: PreTrainedModel, decoder: nn.Module, longest: int) -> Non
         if (off := _off(found[:size], given)) is not None:
             said = f"another state of a row of {size} tokens beside one of {sizes[-1]} than alone ({off})"
             raise ModelError(where, said, *_way(causal))
+    if not torch.equal(before, _sizes(causal)):
+        fix = "It would be written changed. For RWKV, set `rescale_every: 0` in config.json."
+        raise ModelError(where, "weights that the model itself changes when it is run", "weights that stay", fix)
+
+
+def _sizes(causal: PreTrainedModel) -> Tensor:
+    """A number of each weight that shows whether it changed."""
+    return torch.stack([each.float().norm().cpu() for each in causal.parameters()])
 
 
 def _way(causal: PreTrainedModel) -> tuple[str, str]:

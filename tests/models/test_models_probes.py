@@ -108,6 +108,14 @@ def test_known_bad_models_are_found_and_good_ones_pass(fault: str, words: str) -
         check_rows(model, Mixing(model.get_decoder(), fault), 24)
 
 
+def test_a_model_that_changes_its_weights_when_it_is_run_is_refused(tmp_path: Path) -> None:
+    """RWKV halves them from the seventh layer on, the first time it is not trained; written so, they would be halved again."""
+    settings = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 7, "context_length": 64}
+    with pytest.raises(ModelError, match=r"weights that the model itself changes .*`rescale_every: 0`"):
+        opened(made("rwkv", **settings), tmp_path / "as it is", 24)
+    opened(made("rwkv", **settings, rescale_every=0), tmp_path / "not rescaled", 24)
+
+
 def test_no_longer_row_is_tried_than_the_model_has_positions() -> None:
     model = made("gpt2", vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=16)
     check_rows(model, model.get_decoder(), 400)
