@@ -34,6 +34,8 @@ class LayerSettings(Section):
     embeddings: bool = False
     """Also the embedding and the output layer (as one weight where they are tied). Costly: their gradients are as large as the
     vocabulary."""
+    warn_below: Annotated[float, Field(ge=0, le=1)] = 0.99
+    """Share of the squared gradient norm of the blocks' matrices below which a run warns that layers are not read."""
 
 
 class WarmupSettings(Section):

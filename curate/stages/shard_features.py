@@ -17,6 +17,8 @@ from curate.features.gradients import Gradients
 from curate.features.losses import Losses
 from curate.features.ngrams import Ngrams
 from curate.features.settings import EmbeddingsConfig, GradientsConfig, LossesConfig, ProxyFeaturesConfig
+from curate.gradients.share import ROWS, Share, captured_share
+from curate.models.layers import captured_layers
 from curate.runs.batches import Place, checked, laid_out
 from curate.runs.job import Job
 from curate.runs.texts import target_tables
@@ -27,6 +29,9 @@ from curate.sources.long_rows import Pieces, pieces
 from curate.sources.tokens import Tokens
 from curate.stages import proxy_states
 from curate.types import Batch
+
+MANY = 64
+"""Rows among which some are taken to measure what share of the gradient is read."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,28 @@ def features_of_target(job: Job, place: int) -> ShardFeatures:
             fix = "Remove it: a target is small, and every sample of it must be usable."
             raise DataError(where(row), reason, "a usable sample", fix)
     return features
+
+
+def captured(job: Job) -> Share | None:
+    """What share of the proxy's gradient is read, on the first rows of the first shard; None where no gradients are."""
+    settings = job.pipeline.features
+    if not isinstance(settings, GradientsConfig):
+        return None
+    language_model = proxy_states.proxy(job)
+    if language_model.has_lora:
+        return None  # all that is trained is read
+    first = stored(job, 0).rows(range(min(MANY, len(stored(job, 0)))))
+    read = pieces(checked(job, first, language_model, place=partial(job.place, 0)), job.model_config.max_tokens)
+    rows = [(row.ids, row.loss) for row in read.tokens[:ROWS]]
+    return captured_share(language_model, rows, captured_layers(language_model, settings.layers))
+
+
+def too_little(job: Job, share: Share) -> bool:
+    """Whether less is read of the blocks than the pipeline wants, and nobody asked for less."""
+    settings = job.pipeline.features
+    if not isinstance(settings, GradientsConfig) or settings.layers.depth < 1 or settings.layers.modules is not None:
+        return False
+    return share.blocks < settings.layers.warn_below
 
 
 def spec(job: Job) -> dict[str, str]:
