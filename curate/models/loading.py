@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +40,8 @@ __all__ = ["LanguageModel", "check_ids", "files", "load"]
 RECORD = "proxy.json"
 """Marks a directory made of `files`; a checkpoint from elsewhere has none."""
 ADAPTER = "adapter_model.safetensors"
+NO_FOLDER = "no adapter unasked"
+"""Where transformers looks for an adapter to load with the weights: in a folder that is not there."""
 FEW, LOGITS = 24, 1 << 26
 """Tokens of a row, and logits of one, that are tried where the head is more than one layer."""
 
@@ -130,15 +130,15 @@ def _causal(path: Path, config: ModelConfig, *, seed: int | None) -> PreTrainedM
             return _from_config(architecture, options, seed)
         if path.is_file():
             return _from_gguf(path, options)
-        with _without_adapter(path) as directory:
-            model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-                directory,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are refused by name below
-                **options,
-            )
+        model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+            path,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused by name below
+            adapter_kwargs={"subfolder": NO_FOLDER},
+            **options,
+        )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(
             str(path),
@@ -148,19 +148,6 @@ def _causal(path: Path, config: ModelConfig, *, seed: int | None) -> PreTrainedM
         ) from error
     _refuse_partial(path, info)
     return model
-
-
-@contextlib.contextmanager
-def _without_adapter(path: Path) -> Iterator[Path]:
-    """The directory; where an adapter lies in it, one of links to all other files: transformers would load it unasked."""
-    if not adapters.lies_in(path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        for file in path.iterdir():
-            if file.is_file() and file.name not in (adapters.CONFIG, adapters.WEIGHTS):
-                (Path(folder) / file.name).symlink_to(file.resolve())
-        yield Path(folder)
 
 
 def _from_config(config: PreTrainedConfig, options: dict[str, Any], seed: int) -> PreTrainedModel:

@@ -60,8 +60,7 @@ def check_rows(causal: PreTrainedModel, decoder: nn.Module, longest: int) -> Non
 
     alone = [_tried(where, lambda row=row: states(input_ids=row))[0] for row in rows]
     if not all(each.isfinite().all() for each in alone):
-        fix = "Try `model.dtype: float32`, or another checkpoint."
-        raise ModelError(where, "states that are not finite on random tokens", "numbers", fix)
+        return  # nothing can be compared; rows that are not finite are said one by one
     changed = _tried(where, lambda: states(input_ids=other))[0]
     if (off := _off(changed[:-LATER], alone[-1][:-LATER])) is not None:
         fix = (
@@ -80,7 +79,7 @@ def check_rows(causal: PreTrainedModel, decoder: nn.Module, longest: int) -> Non
 
 def _sizes(causal: PreTrainedModel) -> Tensor:
     """A number of each weight that shows whether it changed."""
-    return torch.stack([each.float().norm().cpu() for each in causal.parameters()])
+    return torch.stack([each.float().norm().cpu() for each in causal.parameters()]).nan_to_num()
 
 
 def _way(causal: PreTrainedModel) -> tuple[str, str]:

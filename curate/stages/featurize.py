@@ -37,9 +37,8 @@ def work(job: Job, index: int) -> Outcome:
             raise DataError(job.place(index, row), reason, "a finite feature and loss", FIX_NONFINITE)
     why = Counter(reason for reason in found.reasons if reason is not None)
     part = store.to_table(found, dtype=settings.dtype, spec=shard_features.spec(job))
-    facts: dict[str, Any] = {"reasons": dict(why.most_common(REASONS))}
+    facts = {"reasons": dict(why.most_common(REASONS))}
     if index == 0 and (share := shard_features.captured(job)) is not None:
-        facts["captured"] = {name: round(value, 4) for name, value in vars(share).items() if name != "missed"}
         sign = "warning: " if shard_features.too_little(job, share) else ""
         job.events.write("note", stage="featurize", text=sign + share.describe())
     return Outcome({job.paths.features(index): part}, rows_in=len(found.reasons), rows_dropped=why.total(), facts=facts)
