@@ -17,7 +17,7 @@ trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 python3 -m venv venv
 venv/bin/pip install -q torch==2.13.0 numpy==2.4.6
-venv/bin/pip install -q prodigyopt==1.1.2 torch-optimi==0.3.3
+venv/bin/pip install -q prodigyopt==1.1.2 torch-optimi==0.3.3 packaging==26.3
 venv/bin/python - <<'PY'
 import sys
 
